@@ -1,0 +1,1 @@
+"""Record, simulate, import, play and compare traffic."""

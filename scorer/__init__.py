@@ -1,0 +1,1 @@
+"""The service: events in from Kafka, calibrated scores out to Kafka."""
