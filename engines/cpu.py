@@ -1,0 +1,95 @@
+"""ONNX Runtime on the CPU: the embedded default, the fallback, and the reference that engines are judged by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from engines.manifest import Artifact, Manifest, read
+from engines.model import BUCKETS, ModelError, Scores, check_inputs, check_scores
+
+_WARM_UP_SIZES = (1, 8, 64, 256)
+# Weights outside the file are outside its hash. A folder that cannot exist makes ONNX Runtime refuse them.
+_NO_EXTERNAL_DATA = "/dev/null/external-data-is-not-allowed"
+
+
+class OnnxModel:
+    """A model run by ONNX Runtime, on one thread unless told otherwise."""
+
+    def __init__(self, artifact: Artifact, *, threads: int = 1, max_batch: int = BUCKETS[-1]) -> None:
+        """Build the session, check names, shapes and dtypes, and run it a few times; raises ModelError."""
+        self.manifest: Manifest = artifact.manifest
+        self.engine = f"cpu:{self.manifest.sha256[:8]}"
+        self.max_batch = max_batch
+        self.buckets = tuple(size for size in BUCKETS if size <= max_batch)
+        self._session: onnxruntime.InferenceSession | None = _session(artifact, threads)
+        _check_signature(self._session, self.manifest)
+        for n in _WARM_UP_SIZES:
+            if n <= max_batch:
+                shapes = (n, self.manifest.n_features), (n, *self.manifest.history)
+                self.infer(np.zeros(shapes[0], np.float32), np.zeros(shapes[1], np.float32))
+
+    @classmethod
+    def load(cls, folder: Path, *, features: str, threads: int = 1, max_batch: int = BUCKETS[-1]) -> Self:
+        """Load a model folder for the feature catalogue with fingerprint `features`; raises ModelError."""
+        return cls(read(folder, features=features), threads=threads, max_batch=max_batch)
+
+    def infer(self, features: NDArray[np.float32], history: NDArray[np.float32]) -> Scores:
+        """Score one batch; see `Model.infer`."""
+        if self._session is None:
+            raise ModelError("This model was closed; load it again.")
+        check_inputs(self.manifest, self.max_batch, features, history)
+        try:
+            p_tip, value = self._session.run(["p_tip", "value"], {"features": features, "history": history})
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise ModelError(f"ONNX Runtime failed on a batch of {len(features)}: {error}") from error
+        return check_scores(Scores(p_tip, value), features, history)
+
+    def close(self) -> None:
+        """Drop the session."""
+        self._session = None
+
+
+def _session(artifact: Artifact, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3  # errors; they are raised as well
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NO_EXTERNAL_DATA)
+    try:
+        return onnxruntime.InferenceSession(artifact.onnx, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load model {artifact.manifest.name} "
+            f"{artifact.manifest.version}: {error}. Export it with opset 17 and all weights inside the file."
+        ) from error
+
+
+def _check_signature(session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
+    """Compare the graph's inputs and outputs with what every model of ours has; the batch must be dynamic."""
+    wanted = {
+        "features": (manifest.n_features,),
+        "history": manifest.history,
+        "p_tip": (len(manifest.horizons_s),),
+        "value": (),
+    }
+    ports = [*session.get_inputs(), *session.get_outputs()]
+    if [port.name for port in ports] != list(wanted):
+        raise ModelError(
+            f"The ONNX graph has inputs and outputs {[port.name for port in ports]}; a model has exactly "
+            f"{list(wanted)}, in this order. Export it with `tipstream-engine train`."
+        )
+    for port in ports:
+        dynamic = bool(port.shape) and not isinstance(port.shape[0], int)
+        if port.type != "tensor(float)" or not dynamic or tuple(port.shape[1:]) != wanted[port.name]:
+            raise ModelError(
+                f"`{port.name}` is {port.type} {port.shape} in the ONNX graph, but the manifest wants tensor(float) "
+                f"['batch', {', '.join(map(str, wanted[port.name]))}]. Export the model with a dynamic batch and FP32."
+            )

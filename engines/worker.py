@@ -1,0 +1,80 @@
+"""One thread that owns a model, so that inference never blocks the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from queue import SimpleQueue
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.model import Model, ModelError, Scores
+
+
+class _Job(NamedTuple):
+    features: NDArray[np.float32]
+    history: NDArray[np.float32]
+    future: asyncio.Future[Scores]
+
+
+class ModelWorker:
+    """Runs batches on a model in the order submitted. All methods belong to the event loop's thread."""
+
+    def __init__(self, model: Model) -> None:
+        """Start the thread; from here on only it calls the model."""
+        self.model = model
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._in_flight = 0
+        self._closed = False
+        # A daemon, so that a process that dies before close() does not hang on it.
+        self._thread = threading.Thread(target=self._run, name=f"model {model.engine}", daemon=True)
+        self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is queued or running, its result not yet delivered."""
+        return self._in_flight > 0
+
+    def submit(self, features: NDArray[np.float32], history: NDArray[np.float32]) -> asyncio.Future[Scores]:
+        """Queue one batch (shapes as in `Model.infer`); the arrays must stay as they are until the future is done.
+
+        The future carries the scores or what the model raised. Cancelling it does not stop the batch.
+        """
+        if self._closed:
+            raise ModelError("The model's worker was closed and takes no more batches.")
+        future: asyncio.Future[Scores] = self._loop.create_future()
+        self._in_flight += 1
+        self._jobs.put(_Job(features, history, future))
+        return future
+
+    def close(self) -> None:
+        """Let queued batches finish, close the model, and wait for the thread: as long as those batches take."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            outcome: Scores | Exception
+            try:
+                outcome = self.model.infer(job.features, job.history)
+            except Exception as error:
+                outcome = error
+            try:
+                self._loop.call_soon_threadsafe(self._deliver, job.future, outcome)
+            except RuntimeError:  # the loop is closed: nobody waits for this batch or a later one
+                break
+        self.model.close()
+
+    def _deliver(self, future: asyncio.Future[Scores], outcome: Scores | Exception) -> None:
+        self._in_flight -= 1
+        if future.cancelled():
+            return
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
