@@ -1,0 +1,33 @@
+"""Uniquely named topics on a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+
+async def create_topic(
+    bootstrap: str, name: str = "topic", partitions: int = 4, settings: Mapping[str, str] | None = None
+) -> str:
+    """Create `name` with a unique ending and wait until every partition has a leader; the full name."""
+    topic = f"{name}.{uuid.uuid4().hex[:12]}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        answer = await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=dict(settings or {}))])
+        failed = [entry for entry in answer.topic_errors if entry[1]]
+        assert not failed, f"the broker refused topic {topic}: {failed}"
+        while not await led(admin, topic, partitions):  # noqa: ASYNC110 -- another process says when
+            await asyncio.sleep(0.01)  # the controller has it; the broker hears of it a moment later
+    finally:
+        await admin.close()
+    return topic
+
+
+async def led(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> bool:
+    """Whether the broker knows a leader for every partition."""
+    (found,) = await admin.describe_topics([topic])
+    return [p["leader"] >= 0 for p in found["partitions"]] == [True] * partitions
