@@ -6,6 +6,7 @@ A TOML file gives sections and keys; variables named `TIPSTREAM_SECTION__KEY` (t
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from features.events import VIEWER_TYPES
 from scorer.layers import ConfigError, Secret, layered
 
 __all__ = [
@@ -176,6 +178,13 @@ class Batching(msgspec.Struct, frozen=True):
         Meta(description='Event types that get a score: `"all"` with a viewer, or a list; the rest update state.'),
     ] = "all"
     in_flight: Annotated[int, Meta(ge=1, le=8, description="Batches between intake and acknowledgement at once.")] = 2
+
+    def __post_init__(self) -> None:
+        for name in () if self.score_on == "all" else self.score_on:
+            if name not in VIEWER_TYPES:
+                near = difflib.get_close_matches(name, VIEWER_TYPES, n=1)
+                hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(VIEWER_TYPES)}."
+                raise ConfigError(f"batching.score_on names {name}, which is no event type that has a viewer. {hint}")
 
 
 class Features(msgspec.Struct, frozen=True):

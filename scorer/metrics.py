@@ -6,7 +6,7 @@ No label carries an id: labels are stages, outcomes, reasons and partition numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -21,7 +21,7 @@ from scorer.instruments import Counter, Gauge, Histogram, Instrument
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 Stage = Literal["decode", "load", "features", "inference", "publish", "checkpoint"]
-Checkpoint = Literal["applied", "fenced", "rewound", "probed", "failed"]
+Checkpoint = Literal["applied", "fenced", "rewound", "lost", "probed", "failed"]
 RedisCall = Literal["claim", "load", "checkpoint", "rooms"]
 
 # Seconds; finest around the 50 ms that an event has from Kafka's timestamp to its acknowledged score.
@@ -187,8 +187,8 @@ class Metrics(Collector):
         return generate_latest(self.registry)
 
 
-def merge(pages: Mapping[str, str]) -> bytes:
-    """Return one page of several workers' pages, each sample with its worker's name as the label `worker`."""
+def merge(pages: Mapping[str, str], own: Sequence[Instrument]) -> bytes:
+    """Return one page: each sample of the workers' pages with its worker's name as the label `worker`, then `own`."""
     families: dict[str, Metric] = {}
     for worker, page in pages.items():
         for family in text_string_to_metric_families(page):
@@ -196,7 +196,7 @@ def merge(pages: Mapping[str, str]) -> bytes:
             for sample in family.samples:
                 merged.samples.append(sample._replace(labels={**sample.labels, "worker": worker}))
     registry = CollectorRegistry()
-    registry.register(_Families(list(families.values())))
+    registry.register(_Families([*families.values(), *map(_family, own)]))
     return generate_latest(registry)
 
 
