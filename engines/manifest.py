@@ -27,7 +27,7 @@ class Prior(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     bias: float
     weights: dict[str, float]
-    """Feature name -> weight of log(1 + value)."""
+    """Feature name -> weight in the logit."""
     shares: tuple[float, ...]
     """Share of the longest horizon's probability that falls within each horizon; ascending, the last is 1."""
     amount_minor: float

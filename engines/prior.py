@@ -1,11 +1,12 @@
 """The last rung: what a viewer's tip history alone says, by a formula that cannot fail.
 
-    p(longest horizon) = sigmoid(bias + sum over columns of weight * log(1 + max(column, 0)))
+    p(longest horizon) = sigmoid(bias + sum over columns of weight * column)
     p(horizon)         = share(horizon) * p(longest horizon)
     value              = amount_minor * p(longest horizon)
 
-The coefficients are in the model's manifest; training fits them by logistic regression on the columns of tip history.
-A column that is NaN counts as 0, so that the prior answers whatever is wrong elsewhere.
+The coefficients are in the model's manifest; training fits them by logistic regression on the columns of tip history,
+which the catalogue already gives on a logarithmic scale. A value that is no number counts as 0, so that the prior
+answers whatever is wrong elsewhere.
 """
 
 from __future__ import annotations
@@ -56,11 +57,6 @@ def tip_history_probability(
 ) -> NDArray[np.float32]:
     """Apply the formula for the longest horizon: columns (n, k), weights (k,) -> (n,) float32 in (0, 1)."""
     # Row by row (not a matrix product), so that a row's score does not depend on the rows beside it.
-    logit = (tip_history_terms(columns) * weights).sum(axis=1) + np.float32(bias)
+    logit = (np.nan_to_num(columns, posinf=0, neginf=0) * weights).sum(axis=1) + np.float32(bias)
     p: NDArray[np.float32] = (1 / (1 + np.exp(-np.clip(logit, -30, 30)))).astype(np.float32)
     return p
-
-
-def tip_history_terms(columns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """log(1 + max(column, 0)) with NaN as 0 and infinity as the largest float."""
-    return np.log1p(np.maximum(np.nan_to_num(columns), 0)).astype(np.float32)

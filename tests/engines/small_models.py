@@ -25,7 +25,7 @@ def graph(
     batch: str | int = "batch",
     value_scale: float = 100.0,
 ) -> bytes:
-    """Return an ONNX model: two probabilities from a logistic over features and mean history, the value from the second."""
+    """Return an ONNX model: two probabilities from a logistic over features and history, the value from the second."""
     rng = np.random.default_rng(5)
     length, channels = history
     weights: dict[str, NDArray[Any]] = {

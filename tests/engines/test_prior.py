@@ -13,9 +13,9 @@ from tests.engines import small_models
 
 def test_the_formula_is_the_documented_one() -> None:
     model = PriorModel(small_models.artifact().manifest)
-    features = np.array([[3, 1, 9, 9, 9], [0, 0, 5, 5, 5], [-2, np.nan, 0, 0, 0]], np.float32)
+    features = np.array([[3, 1, 9, 9, 9], [0, 0, 5, 5, 5], [np.inf, np.nan, 0, 0, 0]], np.float32)
     p_tip, value = model.infer(features, np.zeros((3, 4, 3), np.float32))
-    expected = [1 / (1 + math.exp(4 - math.log(4) - 0.5 * math.log(2))), 1 / (1 + math.exp(4)), 1 / (1 + math.exp(4))]
+    expected = [1 / (1 + math.exp(4 - 3 - 0.5 * 1)), 1 / (1 + math.exp(4)), 1 / (1 + math.exp(4))]
     np.testing.assert_allclose(p_tip[:, 1], expected, rtol=1e-5)
     np.testing.assert_allclose(p_tip[:, 0], np.array(expected) * 0.2, rtol=1e-5)
     np.testing.assert_allclose(value, np.array(expected) * 500, rtol=1e-5)

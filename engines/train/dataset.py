@@ -1,0 +1,110 @@
+"""The training set on disk: `dataset.json` and Parquet shards in time order, one row an event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from engines.model import ModelError
+
+FACTS_FILE = "dataset.json"
+
+
+class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What holds for every row of a set."""
+
+    features: str
+    """Fingerprint of the catalogue that computed the rows."""
+    columns: tuple[str, ...]
+    """Feature names in column order."""
+    prior_columns: tuple[str, ...]
+    """Those of them that tell of past tips: the prior and the baseline to beat use no others."""
+    history: tuple[int, int]
+    """(L, C): events of history, channels an event; channel 0 is the code of the event's type."""
+    type_codes: int
+    """Codes that channel 0 takes: 0 (no event) to this, exclusive."""
+    horizons_s: tuple[int, ...]
+    """Seconds, ascending."""
+    source: str
+    """One line: which traffic, which seed, how sampled."""
+
+
+class Rows(NamedTuple):
+    """n rows, in order of time."""
+
+    time_ms: NDArray[np.int64]
+    """(n,) event time of the trigger."""
+    features: NDArray[np.float32]
+    """(n, F) as of the trigger."""
+    history: NDArray[np.float32]
+    """(n, L, C) as of the trigger."""
+    tips: NDArray[np.bool_]
+    """(n, H) whether a tip followed within each horizon, strictly after the trigger."""
+    amount_minor: NDArray[np.int64]
+    """(n,) minor units tipped within the longest horizon."""
+    weight: NDArray[np.float32]
+    """(n,) events of the traffic that the row stands for."""
+    latent: NDArray[np.float32]
+    """(n,) the true probability for the longest horizon where a simulator knows it, else NaN."""
+
+    def where(self, which: NDArray[Any] | slice) -> Rows:
+        """Rows that a mask, index array or slice selects."""
+        columns: Iterator[Any] = (column[which] for column in self)
+        return Rows(*columns)
+
+
+class ShardWriter:
+    """Writes a set shard by shard; nothing is held between shards."""
+
+    def __init__(self, folder: Path, facts: Facts) -> None:
+        """Make the folder; raises ModelError if it already holds a set."""
+        if (folder / FACTS_FILE).exists():
+            raise ModelError(f"{folder} already holds a training set. Choose another folder or delete this one.")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FACTS_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(facts)))
+        self._folder = folder
+        self._shards = 0
+
+    def write(self, rows: Rows) -> None:
+        """Write one shard."""
+        columns = {name: _list_column(column) for name, column in zip(Rows._fields, rows, strict=True)}
+        path = self._folder / f"shard-{self._shards:05}.parquet"
+        pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
+        self._shards += 1
+
+
+def read(folder: Path) -> tuple[Facts, Rows]:
+    """Read a whole set into memory; raises ModelError if there is none."""
+    shards = sorted(folder.glob("shard-*.parquet"))
+    try:
+        facts = msgspec.json.decode((folder / FACTS_FILE).read_bytes(), type=Facts)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelError(f"{folder} is no training set ({error}). Make one with `tipstream-replay dataset`.") from error
+    if not shards:
+        raise ModelError(f"{folder} holds no shards: the run that made it ended early. Make the set again.")
+    parts = [_read_shard(path, facts) for path in shards]
+    return facts, Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _list_column(array: NDArray[Any]) -> pa.Array[Any]:
+    flat = pa.array(np.ascontiguousarray(array).reshape(-1))
+    return flat if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, int(np.prod(array.shape[1:])))
+
+
+def _read_shard(path: Path, facts: Facts) -> Rows:
+    table = pq.read_table(path).combine_chunks()
+    shapes = {"features": (len(facts.columns),), "history": facts.history, "tips": (len(facts.horizons_s),)}
+
+    def column(name: str) -> NDArray[Any]:
+        values: Any = table.column(name).combine_chunks()
+        flat: NDArray[Any] = (values.flatten() if name in shapes else values).to_numpy(zero_copy_only=False)
+        return flat.reshape(len(values), *shapes.get(name, ()))
+
+    return Rows(*(column(name) for name in Rows._fields))

@@ -1,0 +1,181 @@
+"""A training run on made-up rows: what it writes is a model folder that serves what the network computed."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from engines.cli import main
+from engines.cpu import OnnxModel
+from engines.manifest import MANIFEST_FILE, load, read
+from engines.model import ModelError
+from engines.prior import PriorModel
+
+torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'tipstream[train]'")
+
+from engines.train.card import CARD_FILE  # noqa: E402
+from engines.train.dataset import Facts, Rows, ShardWriter  # noqa: E402
+from engines.train.dataset import read as read_set  # noqa: E402
+from engines.train.export import onnx_bytes  # noqa: E402
+from engines.train.fit import fit, predict  # noqa: E402
+from engines.train.recipe import Recipe  # noqa: E402
+from engines.train.recipe import read as read_recipe  # noqa: E402
+from engines.train.run import Label, split, tiers, train  # noqa: E402
+
+pytestmark = pytest.mark.train
+
+FACTS = Facts(
+    features="feedfeedfeedfeed",
+    columns=("tips", "minor", "comments", "constant", "noise"),
+    prior_columns=("tips", "minor"),
+    history=(6, 4),
+    type_codes=5,
+    horizons_s=(60, 600),
+    source="made up, seed 7",
+)
+LABEL = Label("made-up", "1", "2021-07-01T00:00:00Z")
+RECIPE = Recipe(tokens=4, hidden=(16, 8), epochs=3, batch=256, learning_rate=1e-2)
+
+
+def made_up(n: int, seed: int = 7) -> Rows:
+    """Rows whose tips follow from one feature, one feature that is no tip history, and the newest event's type."""
+    rng = np.random.default_rng(seed)
+    features = rng.exponential(1, (n, 5)).astype(np.float32)
+    features[:, 3] = 2
+    history = np.zeros((n, 6, 4), np.float32)
+    history[:, :, 0] = rng.integers(0, 5, (n, 6))
+    history[:, :, 1:] = rng.random((n, 6, 3)) * 10
+    latent = 1 / (1 + np.exp(4.0 - features[:, 0] - features[:, 2] - (history[:, 0, 0] == 3)))
+    longest = rng.random(n) < latent
+    tips = np.stack([longest & (rng.random(n) < 0.3), longest], axis=1)
+    amount = np.where(longest, np.exp(rng.normal(5, 1, n) + features[:, 0] / 2), 0).astype(np.int64)
+    time_ms = np.sort(rng.integers(0, 10**9, n))
+    return Rows(time_ms, features, history, tips, amount, np.ones(n, np.float32), latent.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("set")
+    writer = ShardWriter(folder, FACTS)
+    rows = made_up(12_000)
+    for start in range(0, 12_000, 5_000):
+        writer.write(rows.where(slice(start, start + 5_000)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "made-up"
+    train(shards, folder, LABEL, RECIPE, lambda _: None)
+    return folder
+
+
+def test_a_set_is_read_as_written(shards: Path) -> None:
+    facts, rows = read_set(shards)
+    assert facts == FACTS
+    for read_back, written in zip(rows, made_up(12_000), strict=True):
+        assert read_back.dtype == written.dtype
+        np.testing.assert_array_equal(read_back, written)
+
+
+def test_a_set_is_not_written_over(shards: Path) -> None:
+    with pytest.raises(ModelError, match="already holds a training set"):
+        ShardWriter(shards, FACTS)
+
+
+def test_the_graph_computes_what_the_network_does(tmp_path: Path, trained: Path) -> None:
+    rows = made_up(2_000, seed=8)
+    network = fit(FACTS, rows, rows, RECIPE, lambda *_: None)
+    network.scale.copy_(torch.tensor([1.3, 0.8, 1.0]))  # as a calibration would
+    network.shift.copy_(torch.tensor([-0.4, 0.2, 0.1]))
+    artifact = read(trained, features=FACTS.features)
+    model = OnnxModel(artifact._replace(onnx=onnx_bytes(network)))
+    some = rows.where(slice(0, 1000))
+    p_tip, value = model.infer(some.features, some.history)
+    expected_p, expected_value = predict(network, some)
+    np.testing.assert_allclose(p_tip, expected_p, atol=1e-5)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-4, atol=1e-5)
+    assert onnx_bytes(network) == onnx_bytes(network)
+
+
+def test_the_graph_keeps_to_opset_17_and_its_operators(trained: Path) -> None:
+    model = onnx.load_from_string(read(trained, features=FACTS.features).onnx)
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
+    assert model.ir_version == 8
+    assert {node.op_type for node in model.graph.node} == {
+        "Add", "Cast", "Clip", "Concat", "Exp", "Gather", "Gemm", "MatMul", "Mul", "ReduceSum", "Relu", "Sigmoid",
+        "Softmax", "Squeeze", "Sub",
+    }  # fmt: skip
+
+
+def test_a_trained_model_is_calibrated_monotone_and_better_than_tip_history(trained: Path) -> None:
+    model = OnnxModel.load(trained, features=FACTS.features)
+    rows = made_up(1_000, seed=9)
+    p_tip, value = model.infer(rows.features, rows.history)
+    assert (p_tip[:, 1] >= p_tip[:, 0]).all()
+    assert p_tip.mean(0) == pytest.approx(rows.tips.mean(0), rel=0.25)
+    assert value.mean() == pytest.approx(rows.amount_minor.mean(), rel=0.4)
+    figures = model.manifest.metrics
+    assert figures["mean_p_over_base_rate"] == pytest.approx(1, abs=0.2)
+    assert figures["pr_auc_tip_history_only"] < figures["pr_auc"] < figures["pr_auc_ceiling"] * 1.02
+
+
+def test_the_prior_is_calibrated_too(trained: Path) -> None:
+    prior = PriorModel(load(trained, features=FACTS.features))
+    rows = made_up(1_000, seed=9)
+    p_tip, _ = prior.infer(rows.features, rows.history)
+    assert p_tip.mean(0) == pytest.approx(rows.tips.mean(0), rel=0.25)
+    assert set(prior.manifest.prior.weights) == {"tips", "minor"}
+
+
+def test_the_card_says_what_was_measured(trained: Path) -> None:
+    card = (trained / CARD_FILE).read_text()
+    manifest = load(trained, features=FACTS.features)
+    for words in ("made up, seed 7", manifest.sha256, f"{manifest.metrics['pr_auc']:.4f}", "| tip history only |"):
+        assert words in card
+
+
+def test_the_same_set_and_recipe_give_the_same_bytes(shards: Path, trained: Path, tmp_path: Path) -> None:
+    again = train(shards, tmp_path / "again", LABEL, RECIPE, lambda _: None)
+    assert again.sha256 == load(trained, features=FACTS.features).sha256
+
+
+def test_periods_follow_each_other_a_horizon_apart() -> None:
+    rows = made_up(5_000)
+    periods = split(FACTS, rows.where(np.random.default_rng(1).permutation(5_000)), RECIPE)
+    for before, after in ((periods.train, periods.validation), (periods.validation, periods.test)):
+        assert before.time_ms.max() + 600_000 <= after.time_ms.min()
+    assert len(periods.test.time_ms) == pytest.approx(1_000, abs=2)
+
+
+def test_tiers_hold_the_shares_that_the_recipe_asks_for() -> None:
+    p = np.random.default_rng(1).random(10_000).astype(np.float32)
+    names = {tier.name: (p >= tier.at_least).mean() for tier in tiers(p, np.ones(10_000, np.float32), Recipe())}
+    assert list(names) == ["none", "low", "mid", "high"]
+    assert list(names.values()) == pytest.approx([1, 0.2, 0.05, 0.01], rel=0.02)
+
+
+def test_the_command_trains_from_a_recipe(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("tokens = 2\nhidden = [4, 4]\nepochs = 1\n")
+    out = tmp_path / "model"
+    assert main(["train", str(shards), "--out", str(out), "--recipe", str(recipe), "--name", "tiny"]) == 0
+    assert (out / MANIFEST_FILE).exists()
+    assert "epoch 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("layers = 3", "It may set: seed, tokens"), ("test = 0.9\nvalidation = 0.2", "leave some to train on")],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(ModelError, match=words):
+        read_recipe(path)
+
+
+def test_a_folder_without_a_set_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "model")]) == 2
+    assert "Make one with `tipstream-replay dataset`" in capsys.readouterr().err
