@@ -6,7 +6,7 @@ Written by the event loop's thread only. Any thread may read: it sees each numbe
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Final
 
@@ -44,9 +44,9 @@ class Gauge:
         """Make `value` the latest of these label values."""
         self.values[labels] = value
 
-    def remove(self, *labels: str) -> None:
-        """Export nothing more for these label values; unknown ones are no error."""
-        self.values.pop(labels, None)
+    def replace(self, values: Mapping[Labels, float]) -> None:
+        """Make these the only values exported."""
+        self.values = dict(values)
 
 
 class Histogram:

@@ -80,8 +80,8 @@ def test_labels_come_and_go() -> None:
     metrics.stopped.set(1, "3", "its offset is out of range")
     shown = samples(metrics.render())
     assert shown['tipstream_lag_records{partition="3"}'] == 7
-    metrics.lag.remove("3")
-    metrics.lag.remove("4")
+    metrics.lag.replace({("4",): 9})
+    assert samples(metrics.render())['tipstream_lag_records{partition="4"}'] == 9
     assert 'tipstream_lag_records{partition="3"}' not in samples(metrics.render())
 
 
