@@ -1,0 +1,305 @@
+"""FeatureEngine: events in, features out, and what the store has to remember."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.cache import Cache, Partition, Room, Viewer, hash_id
+from features.catalogue import HISTORY_LENGTH, N_CHANNELS, N_FEATURES
+from features.columns import COLUMNS, LINE
+from features.events import BADGES, ROOM_LEVEL, Event
+from features.kernel import walk
+from features.packing import unpack, words_of
+from features.quantities import QUANTITIES
+from features.rows import FREE_GIFT, ROOM, TYPE_CODE, RowVersionError
+from features.shares import sum_shares
+
+__all__ = ["Batch", "Changes", "Computed", "FeatureEngine", "RowKey", "RowVersionError", "ViewerChange"]
+
+_SEQUENCES = count(1)
+_BADGE_BIT: Final = {badge: 1 << bit for bit, badge in enumerate(BADGES)}
+
+
+class RowKey(NamedTuple):
+    """Names a stored row."""
+
+    partition: int
+    table: str  # viewer, pair, room
+    id: str  # viewer_id (viewer, pair) or room_id (room)
+    streamer: str = ""  # pair only
+
+
+class Computed(NamedTuple):
+    """The features of a batch of n events, as of each event, itself included. Fresh arrays."""
+
+    features: NDArray[np.float32]  # (n, F), C-contiguous; zero for duplicates, erasures and events without a viewer
+    history: NDArray[np.float32]  # (n, L, C), newest first
+    status: NDArray[np.uint8]  # (n,): kernel.FRESH or kernel.DUPLICATE
+    flags: NDArray[np.uint8]  # (n,): kernel.LATE | CLAMPED | UNMATCHED | COLD_START
+
+
+@dataclass(slots=True)
+class ViewerChange:
+    """What a batch changed of one viewer. If erased, the stored viewer goes first; then come the rows that are here."""
+
+    erased: bool = False
+    row: bytes | None = None
+    pairs: dict[str, bytes] = field(default_factory=dict)  # streamer_id -> row
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a batch changed in one partition."""
+
+    viewers: dict[str, ViewerChange] = field(default_factory=dict)
+    rooms: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Batch:
+    """A prepared batch. `missing` rows must be loaded and admitted before it is computed."""
+
+    sequence: int
+    columns: NDArray[Any]  # (n,) COLUMNS
+    missing: list[RowKey]
+    erased: list[tuple[int, str, Viewer | None]]  # partition, viewer_id, who is to be forgotten
+    changed: tuple[NDArray[np.int32], ...] = ()  # slots of the viewers, pairs and rooms that changed
+
+
+class FeatureEngine:
+    """The rows of owned partitions in memory, and the kernel. One thread, no I/O.
+
+    Per batch and strictly in this order: prepare, admit (what `missing` names), compute, changes.
+    """
+
+    def __init__(self, *, capacity: int = 262_144) -> None:
+        self._cache = Cache(capacity)
+        self._pending: dict[RowKey, int] = {}  # rows that wait to be admitted -> slot
+        self._dirty: set[Room] = set()  # own share changed since it was last taken
+        self._active: set[Room] = set()
+        self._values = np.zeros(len(QUANTITIES), np.int64)
+
+    def open(self, partition: int) -> None:
+        """Own a partition of which nothing is in memory yet."""
+        self.forget(partition)
+        self._cache.partitions[partition] = Partition()
+
+    def forget(self, partition: int) -> None:
+        """Drop all rows of a partition."""
+        self._cache.forget(partition)
+        self._pending = {key: slot for key, slot in self._pending.items() if key.partition != partition}
+        self._dirty = {room for room in self._dirty if room.partition != partition}
+        self._active = {room for room in self._active if room.partition != partition}
+
+    def prepare(self, events: Sequence[Event], partitions: Sequence[int], broker_ms: Sequence[int]) -> Batch:
+        """Lay out n events as columns and find their rows. Raises KeyError for a partition that is not open."""
+        cache, sequence = self._cache, next(_SEQUENCES)
+        cache.evict(self._dirty)
+        columns = np.empty(len(events), COLUMNS)
+        lines = columns.view(np.uint8).data
+        missing: list[RowKey] = []
+        erased: list[tuple[int, str, Viewer | None]] = []
+        at = 0
+        for event, partition, broker in zip(events, partitions, broker_ms, strict=True):
+            held = cache.partitions[partition]
+            kind = event.type
+            code = TYPE_CODE[kind]
+            viewer_slot = pair = room_slot = others = -1
+            room_hash = 0
+            if kind == "erase":
+                viewer_id = event.viewer_id
+                assert viewer_id is not None
+                erased.append((partition, viewer_id, held.viewers.pop(viewer_id, None)))
+                cache.add_viewer(partition, viewer_id, sequence).complete = True
+            else:
+                room = held.rooms.get(event.room_id)
+                if room is None:
+                    room = cache.add_room(partition, event.room_id, sequence)
+                    missing.append(RowKey(partition, "room", event.room_id))
+                    self._pending[missing[-1]] = room.slot
+                room_slot, others, room_hash = room.slot, room.others, room.hash
+                if kind not in ROOM_LEVEL:
+                    viewer = held.viewers.get(event.viewer_id)  # type: ignore[arg-type]  # decode saw to it
+                    if viewer is None:
+                        viewer = cache.add_viewer(partition, event.viewer_id, sequence)  # type: ignore[arg-type]
+                        missing.append(RowKey(partition, "viewer", viewer.id))
+                        self._pending[missing[-1]] = viewer.slot
+                    viewer_slot = viewer.slot
+                    known = viewer.pairs.get(event.streamer_id)
+                    if known is None:
+                        known = cache.add_pair(viewer, event.streamer_id, sequence)
+                        if not viewer.complete:
+                            missing.append(RowKey(partition, "pair", viewer.id, event.streamer_id))
+                            self._pending[missing[-1]] = known
+                    pair = known
+                    if kind == "gift" and event.coin_type != "paid":
+                        code = FREE_GIFT
+            audience = event.online if event.online is not None else event.viewers
+            badges = 0
+            if event.badges:
+                for badge in event.badges:
+                    badges |= _BADGE_BIT.get(badge, 0)
+            LINE.pack_into(
+                lines,
+                at,
+                event.event_time_ms,
+                broker,
+                hash_id(event.event_id),
+                hash_id(event.gift_tx_id) if event.gift_tx_id is not None else 0,
+                hash_id(event.combo_id) if event.combo_id is not None else 0,
+                room_hash,
+                event.amount_minor or 0,
+                event.watch_ms or 0,
+                -1 if audience is None else audience,
+                viewer_slot,
+                pair,
+                room_slot,
+                others,
+                event.text_len or 0,
+                1 if event.count is None else event.count,
+                event.fan_level or 0,
+                event.months or 0,
+                code,
+                badges,
+            )
+            at += LINE.size
+        return Batch(sequence, columns, missing, erased)
+
+    def admit(self, keys: Sequence[RowKey], blobs: Sequence[bytes | None]) -> None:
+        """Take in loaded rows; None is an entity that the store does not know. Raises RowVersionError in words."""
+        cache = self._cache
+        found: dict[str, tuple[list[int], list[bytes]]] = {"viewer": ([], []), "pair": ([], []), "room": ([], [])}
+        for key, blob in zip(keys, blobs, strict=True):
+            slot = self._pending.pop(key, None)
+            if slot is None:
+                continue
+            if blob is not None:
+                slots, rows = found[key.table]
+                slots.append(slot)
+                rows.append(blob)
+            elif key.table == "viewer":
+                viewer = cache.viewers.owners[slot]
+                assert viewer is not None
+                viewer.complete = True
+        cache.viewers.unpack(*found["viewer"])
+        cache.pairs.unpack(*found["pair"])
+        cache.rooms.unpack(*found["room"])
+
+    def compute(self, batch: Batch) -> Computed:
+        """Take in the batch's events in order and return the features as of each of them."""
+        if self._pending:
+            raise RuntimeError(
+                f"{len(self._pending)} rows are missing: load Batch.missing and admit it before compute."
+            )
+        cache, n = self._cache, len(batch.columns)
+        computed = Computed(
+            np.empty((n, N_FEATURES), np.float32),
+            np.empty((n, HISTORY_LENGTH, N_CHANNELS), np.float32),
+            np.empty(n, np.uint8),
+            np.empty(n, np.uint8),
+        )
+        changed = np.empty((3, n), np.int32)
+        counts = walk(
+            batch.columns,
+            cache.viewers.rows,
+            cache.pairs.rows,
+            cache.rooms.rows,
+            cache.others.rows,
+            cache.viewers.touched,
+            cache.pairs.touched,
+            cache.rooms.touched,
+            batch.sequence,
+            *computed,
+            changed,
+            self._values,
+        )
+        batch.changed = tuple(slots[:used] for slots, used in zip(changed, counts.tolist(), strict=True))
+        for room in map(cache.rooms.owners.__getitem__, batch.changed[2].tolist()):
+            if room is not None:
+                self._dirty.add(room)
+                self._active.add(room)
+        for partition, viewer_id, viewer in batch.erased:
+            if viewer is not None:
+                cache.free_viewer(viewer)
+            if partition in cache.partitions:
+                cache.viewers.touched[cache.partitions[partition].viewers[viewer_id].slot] = batch.sequence
+        return computed
+
+    def changes(self, batch: Batch) -> dict[int, Changes]:
+        """Return, by partition, the rows that the computed batch changed, packed as of now."""
+        cache = self._cache
+        out: dict[int, Changes] = {}
+
+        def viewer_change(partition: int, viewer_id: str) -> ViewerChange:
+            return out.setdefault(partition, Changes()).viewers.setdefault(viewer_id, ViewerChange())
+
+        for partition, viewer_id, _ in batch.erased:
+            if partition in cache.partitions:
+                viewer_change(partition, viewer_id).erased = True
+        viewers, pairs, rooms = batch.changed
+        for slot, row in zip(viewers.tolist(), cache.viewers.pack(viewers), strict=True):
+            if viewer := cache.viewers.owners[slot]:
+                viewer_change(viewer.partition, viewer.id).row = row
+        for slot, row in zip(pairs.tolist(), cache.pairs.pack(pairs), strict=True):
+            if pair := cache.pairs.owners[slot]:
+                viewer_change(pair[0].partition, pair[0].id).pairs[pair[1]] = row
+        for slot, row in zip(rooms.tolist(), cache.rooms.pack(rooms), strict=True):
+            if room := cache.rooms.owners[slot]:
+                out.setdefault(room.partition, Changes()).rooms[room.id] = row
+        return out
+
+    def release(self, partition: int, up_to: int) -> None:
+        """Note that what batches up to this sequence changed in the partition is in the store."""
+        held = self._cache.partitions.get(partition)
+        if held is not None:
+            held.durable = max(held.durable, up_to)
+
+    def take_dirty_shares(self) -> dict[int, dict[str, bytes]]:
+        """Return, by partition and room, this process's shares of rooms that changed since the last call, packed."""
+        dirty = list(self._dirty)
+        self._dirty.clear()
+        out: dict[int, dict[str, bytes]] = {}
+        slots = np.array([room.slot for room in dirty], np.int32)
+        for room, row in zip(dirty, self._cache.rooms.pack(slots), strict=True):
+            out.setdefault(room.partition, {})[room.id] = row
+        return out
+
+    def active_rooms(self) -> list[tuple[int, str]]:
+        """Return (partition, room_id) of the rooms that had events since the last call."""
+        active = [(room.partition, room.id) for room in self._active]
+        self._active.clear()
+        return active
+
+    def set_other_shares(self, partition: int, room_id: str, shares: Sequence[bytes]) -> None:
+        """Replace what is known of a room from all other partitions. Raises RowVersionError in words."""
+        others = self._cache.others
+        held = self._cache.partitions.get(partition)
+        room = held.rooms.get(room_id) if held is not None else None
+        if room is None:
+            return
+        if room.others >= 0:
+            others.give_back(room.others)
+            room.others = -1
+        if shares:
+            known = np.zeros(len(shares), ROOM)
+            unpack("room", words_of(known), range(len(shares)), shares)
+            room.others = others.take(room, 0)
+            sum_shares(known, others.rows, room.others)
+
+
+def warm_up() -> None:
+    """Compile, or load what is compiled already, so that the first event does not wait for it."""
+    engine = FeatureEngine(capacity=4)
+    engine.open(0)
+    event = Event("warm-up", "comment", 1, "room", "streamer", viewer_id="viewer")
+    for _ in range(2):
+        batch = engine.prepare([event], [0], [1])
+        engine.admit(batch.missing, [None] * len(batch.missing))
+        engine.compute(batch)
+        stored = engine.changes(batch)
+        for share in stored[0].rooms.values() if stored else ():
+            engine.set_other_shares(0, event.room_id, [share])

@@ -1,0 +1,84 @@
+"""The rows of one kind of entity in memory: an array that grows, free places in it, and who has gone unused longest."""
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.packing import pack, unpack, words_of
+
+Owner = TypeVar("Owner")
+
+
+class Table(Generic[Owner]):
+    """Rows by slot. `rows` is replaced when it grows: look it up anew for each batch.
+
+    rows (capacity,) structured; touched (capacity,) int64: sequence of the batch that last changed a row.
+    """
+
+    def __init__(self, name: str, dtype: np.dtype[Any], capacity: int) -> None:
+        self.name = name
+        self.rows: NDArray[Any] = np.zeros(capacity, dtype)  # untouched pages cost nothing
+        self.touched: NDArray[np.int64] = np.zeros(capacity, np.int64)
+        self.owners: list[Owner | None] = []
+        self._free: list[int] = []
+        self._oldest: list[tuple[int, int]] = []  # (slot, touched when listed), the oldest last
+        self._words = words_of(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.owners) - len(self._free)
+
+    def take(self, owner: Owner, sequence: int) -> int:
+        """Return the slot of a row of zeros, unchanged since before the batch of this sequence."""
+        if self._free:
+            slot = self._free.pop()
+            self.owners[slot] = owner
+            self._words.bytes1[slot] = 0
+        else:
+            slot = len(self.owners)
+            if slot == len(self.rows):
+                self._grow()
+            self.owners.append(owner)
+        self.touched[slot] = sequence - 1
+        return slot
+
+    def give_back(self, slot: int) -> None:
+        """Forget a row."""
+        self.owners[slot] = None
+        self._free.append(slot)
+
+    def _grow(self) -> None:
+        more = len(self.rows)
+        self.rows = np.concatenate([self.rows, np.zeros(more, self.rows.dtype)])
+        self.touched = np.concatenate([self.touched, np.zeros(more, np.int64)])
+        self._words = words_of(self.rows)
+
+    def oldest(self) -> tuple[Owner, int] | None:
+        """Return the owner of the row that has gone unchanged longest, and since which batch; None if there is none."""
+        while True:
+            while self._oldest:
+                slot, touched = self._oldest[-1]
+                owner = self.owners[slot]
+                if owner is not None and self.touched[slot] == touched:
+                    return owner, touched
+                self._oldest.pop()
+            if not len(self):
+                return None
+            self._oldest = self._list_oldest()
+
+    def _list_oldest(self) -> list[tuple[int, int]]:
+        used = np.array([slot for slot, owner in enumerate(self.owners) if owner is not None], np.int64)
+        touched = self.touched[used]
+        share = max(1, len(used) // 16)
+        first = np.argpartition(touched, share - 1)[:share]
+        first = first[np.argsort(-touched[first], kind="stable")]
+        return list(zip(used[first].tolist(), touched[first].tolist(), strict=True))
+
+    def pack(self, slots: NDArray[np.int32]) -> list[bytes]:
+        """Return the rows at these slots as bytes."""
+        return pack(self.name, self._words, slots)
+
+    def unpack(self, slots: Sequence[int], blobs: Sequence[bytes]) -> None:
+        """Read packed rows into slots whose rows are zero. Raises RowVersionError."""
+        unpack(self.name, self._words, slots, blobs)
