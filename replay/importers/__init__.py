@@ -1,0 +1,1 @@
+"""Recordings of other platforms, turned into events of the contract."""
