@@ -47,8 +47,10 @@ class Doors:
             viewer = self._draw(rng.poisson(usual))
             self._enter(viewer, self._choose(viewer), start_ms, end_ms)
         rush = usual * rooms.rush(start_ms)
-        for room in np.flatnonzero(rush).tolist():
-            self._enter(self._draw(rng.poisson(rush[room])), room, start_ms, end_ms)
+        crowd = self._draw(rng.poisson(rush.sum()))
+        if len(crowd):
+            opened = np.searchsorted(np.cumsum(rush), rng.random(len(crowd)) * rush.sum(), side="right")
+            self._enter(crowd, opened, start_ms, end_ms)
         for party in [party for party in self._parties if party.time_ms < end_ms]:
             self._parties.remove(party)
             if rooms.live[party.streamer]:
@@ -93,7 +95,7 @@ class Doors:
         world.audience.beat_ms[at] = start_ms + beat_ms.astype(np.int64)
 
     def _enter(
-        self, viewer: Viewers, room: NDArray[np.int32] | int, start_ms: int, end_ms: int, source: str | None = None
+        self, viewer: Viewers, room: NDArray[Any] | int, start_ms: int, end_ms: int, source: str | None = None
     ) -> None:
         world, rng, n = self._world, self._world.rng, len(viewer)
         streamer = np.full(n, room, np.int32)
