@@ -1,0 +1,184 @@
+"""A recording: the records of a topic in a Parquet file, as Kafka held them.
+
+| column | type | holds |
+|---|---|---|
+| key, value | binary | the record's bytes, untouched; null where Kafka had none |
+| partition, offset | int32, int64 | where it was read; null for records that were never on Kafka |
+| headers | list of (key text, value binary) | in order; null for none |
+| timestamp_ms | int64 | the record's Kafka timestamp: of creation or of the broker's append, as the topic is set |
+| event_time_ms | int64 | when the event happened; null where the value does not tell |
+
+Rows are in the order in which they are to be played. The file's metadata says that it is a recording, of which version,
+and what made it. Reading and writing hold one row group at a time, however long the file is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+VERSION: Final = 1
+ROW_GROUP: Final = 65_536
+_VERSION_KEY: Final = b"tipstream.recording"
+_SOURCE_KEY: Final = b"tipstream.source"
+
+Headers = Sequence[tuple[str, bytes]]
+
+_FIELDS: Final[list[pa.Field[Any]]] = [
+    pa.field("key", pa.binary()),
+    pa.field("value", pa.binary()),
+    pa.field("partition", pa.int32()),
+    pa.field("offset", pa.int64()),
+    pa.field("headers", pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("value", pa.binary())]))),
+    pa.field("timestamp_ms", pa.int64(), nullable=False),
+    pa.field("event_time_ms", pa.int64()),
+]
+SCHEMA: Final = pa.schema(_FIELDS)
+
+
+class RecordingError(Exception):
+    """A file that cannot be read as a recording, or a place where none can be written."""
+
+
+class Record(NamedTuple):
+    """One row."""
+
+    key: bytes | None
+    value: bytes | None
+    partition: int | None
+    offset: int | None
+    headers: Headers | None
+    timestamp_ms: int
+    event_time_ms: int | None
+
+
+class Writer:
+    """Writes a recording. The file appears under its name once it is complete: on leaving the `with` block unharmed."""
+
+    def __init__(self, path: Path, *, source: str, metadata: Mapping[str, str] | None = None) -> None:
+        """Open the file; `source` says in one line what made it. Raises RecordingError."""
+        extra = {_VERSION_KEY: str(VERSION).encode(), _SOURCE_KEY: source.encode()}
+        extra |= {f"tipstream.{name}".encode(): value.encode() for name, value in (metadata or {}).items()}
+        self._schema = SCHEMA.with_metadata(extra)
+        self.path = path
+        self.rows = 0
+        self._partial = path.with_name(path.name + ".part")
+        self._held: list[Record] = []
+        try:
+            self._file = pq.ParquetWriter(self._partial, self._schema, compression="zstd")
+        except OSError as error:
+            raise RecordingError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Append records, in the order of play."""
+        self._held += records
+        while len(self._held) >= ROW_GROUP:
+            self._flush(ROW_GROUP)
+
+    def __enter__(self) -> Self:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Complete the file, or remove what there is of it."""
+        try:
+            if kind is None and self._held:
+                self._flush(len(self._held))
+        finally:
+            self._file.close()
+            if kind is None:
+                self._partial.replace(self.path)
+            else:
+                with contextlib.suppress(OSError):
+                    self._partial.unlink()
+
+    def _flush(self, n: int) -> None:
+        rows, self._held = self._held[:n], self._held[n:]
+        columns = list(zip(*rows, strict=True))
+        arrays = [
+            _headers(list(values)) if field.name == "headers" else pa.array(values, field.type)
+            for field, values in zip(SCHEMA, columns, strict=True)
+        ]
+        self._file.write_table(pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=n)
+        self.rows += n
+
+
+class Recording:
+    """A recording on disk, open for reading."""
+
+    def __init__(self, path: Path) -> None:
+        """Open and check it; raises RecordingError in words."""
+        self.path = path
+        try:
+            self._file = pq.ParquetFile(path)
+        except FileNotFoundError as error:
+            raise RecordingError(f"There is no file {path}.") from error
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RecordingError(f"{path} is no Parquet file, or was not written to its end: {error}.") from error
+        schema = self._file.schema_arrow
+        metadata = schema.metadata or {}
+        version = metadata.get(_VERSION_KEY)
+        if version is None:
+            raise RecordingError(
+                f"{path} is a Parquet file but no recording. Make one with `tipstream-replay simulate`, `import` or "
+                "`record`."
+            )
+        if version != str(VERSION).encode():
+            raise RecordingError(
+                f"{path} is a recording of version {version.decode(errors='replace')}, and this build reads version "
+                f"{VERSION}. Read it with the build that wrote it, or record again."
+            )
+        if not schema.remove_metadata().equals(SCHEMA):
+            raise RecordingError(f"{path} has other columns than a recording: {', '.join(schema.names)}.")
+        self.source = metadata.get(_SOURCE_KEY, b"").decode()
+        self.metadata = {
+            name.decode().removeprefix("tipstream."): value.decode()
+            for name, value in metadata.items()
+            if name.startswith(b"tipstream.") and name not in (_VERSION_KEY, _SOURCE_KEY)
+        }
+        self.rows: int = self._file.metadata.num_rows
+
+    def batches(self, size: int = 8_192) -> Iterator[list[Record]]:
+        """Yield the records in order, at most `size` at a time."""
+        for batch in self._file.iter_batches(batch_size=size):
+            columns = [column.to_pylist() for column in batch.columns]
+            at = SCHEMA.get_field_index("headers")
+            columns[at] = [
+                None if headers is None else [(header["key"], header["value"]) for header in headers]
+                for headers in columns[at]
+            ]
+            yield list(map(Record._make, zip(*columns, strict=True)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        """Return the recording itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
+
+def _headers(rows: list[Headers | None]) -> pa.Array[Any]:
+    """Flatten first: a list of dictionaries a row costs Arrow several times as much."""
+    ends, names, values = [0], [], []
+    for headers in rows:
+        for name, value in headers or ():
+            names.append(name)
+            values.append(value)
+        ends.append(len(names))
+    kind = SCHEMA.field("headers").type
+    pairs = pa.StructArray.from_arrays(
+        [pa.array(names, pa.string()), pa.array(values, pa.binary())], fields=list(kind.value_type)
+    )
+    none = pa.array([headers is None for headers in rows], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pairs, type=kind, mask=none)
