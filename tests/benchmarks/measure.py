@@ -27,6 +27,12 @@ def cpu_seconds(pid: int) -> float:
     return float(sum(sum(p.cpu_times()[:2]) for p in [process, *process.children(recursive=True)]))
 
 
+def machine_seconds() -> float:
+    """CPU time that everything on this machine has used, time stolen by its host included."""
+    times = psutil.cpu_times()
+    return float(sum(getattr(times, kind, 0.0) for kind in ("user", "nice", "system", "irq", "softirq", "steal")))
+
+
 def scrape(url: str) -> dict[str, float]:
     """Read a metrics page; empty when nobody listens there."""
     try:

@@ -30,6 +30,7 @@ from tests.services.redis import Redis
 
 RESULTS: Final = Path(__file__).parent / "results"
 FLOOR: Final = "python -m tests.benchmarks.passthrough serve --config {config}"
+WARM_S: Final = 15.0
 SCORER: Final = "python -m scorer.cli serve --config {config}"
 
 
@@ -40,6 +41,8 @@ async def measure(options: argparse.Namespace, services: Services, console: Cons
         subjects.append(Subject("scorer", options.scorer))
     databases = itertools.count(1)
     found: dict[str, Figures] = {subject.name: {"steady": [], "drain": []} for subject in subjects}
+    console.print(f"Warming the broker for {WARM_S:g} s")  # its compiler would slow whoever comes first
+    await Trial(services, subjects[0], next(databases), options.source).steady(options.rate, WARM_S, WARM_S / 2)
     for _ in range(options.rounds):
         for subject in subjects:
             console.print(f"{subject.name}: {options.rate:,.0f} events/s for {options.seconds:g} s")

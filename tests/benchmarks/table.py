@@ -10,6 +10,8 @@ from rich.table import Table
 
 Figures = dict[str, Any]
 
+QUIET_CORES: Final = 0.1  # use by others that leaves the figures worth keeping
+
 
 class Goal(NamedTuple):
     """One line of the table of goals."""
@@ -50,9 +52,12 @@ def cpu(figures: Figures) -> float:
 
 def render(figures: dict[str, Figures]) -> Group:
     """Lay out what was measured and, when the scorer was, how it stands to the goals."""
-    tables = [measured(figures)]
+    tables: list[Table | str] = [measured(figures)]
     if "scorer" in figures:
         tables.append(goals(figures["scorer"], figures["pass-through"]))
+    foreign = max(subject["steady"]["cores"]["others"] for subject in figures.values())
+    if foreign > QUIET_CORES:
+        tables.append(f"[bold]Other work on this machine took {foreign:.1f} cores: these figures are not clean.[/bold]")
     return Group(*tables)
 
 
@@ -65,7 +70,7 @@ def measured(figures: dict[str, Figures]) -> Table:
         ("records a batch", "own", ("batch_records",), "{:.1f}"),
         ("scores / events offered", "steady", ("scores_per_offered",), "{:.4f}"),
         ("CPU per event, µs", "steady", ("cpu_us_per_event",), "{:.1f}"),
-        ("cores: process / kafka / redis", "cores", ("process", "kafka", "redis"), "{:.2f}"),
+        ("cores: process / kafka / redis / foreign", "cores", ("process", "kafka", "redis", "others"), "{:.2f}"),
         ("drain, events/s", "drain", ("events_per_s",), "{:,.0f}"),
         ("CPU per event while draining, µs", "drain", ("cpu_us_per_event",), "{:.1f}"),
     ):

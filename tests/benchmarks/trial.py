@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shlex
 import sys
 import time
@@ -16,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 
 from scorer.embedded.child import Child
 from scorer.embedded.redis import free_port
-from tests.benchmarks.measure import change, cpu_seconds, quantile, scrape, total
+from tests.benchmarks.measure import change, cpu_seconds, machine_seconds, quantile, scrape, total
 from tests.benchmarks.reader import Reader
 from tests.benchmarks.traffic import PROBE, template, zipf
 from tests.services.kafka import Broker
@@ -193,6 +194,9 @@ class Trial:
         pids = {"process": process, "kafka": self._services.kafka.child, "redis": self._services.redis.child}
         now, scores = time.time_ns(), reader.count
         cpu = {name: cpu_seconds(child.pid) for name, child in pids.items() if child}
+        cpu["others"] = machine_seconds() - cpu_seconds(
+            os.getpid()
+        )  # what this session's services and load did not use
         return Sample(now, scores, cpu, await asyncio.to_thread(scrape, f"http://127.0.0.1:{self._port}/metrics"))
 
 
