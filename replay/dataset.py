@@ -39,8 +39,6 @@ class Sampling(NamedTuple):
 
     negatives: float
     """Share of the events without a tip that is kept; each stands for 1 / share."""
-    skip_ms: int
-    """Traffic at the start that only fills the features."""
     seed: int
 
 
@@ -74,13 +72,10 @@ class _Pass:
         self._tips = Tips(HORIZONS_S)
         self._waiting: deque[_Waiting] = deque()
         self._kept: list[Rows] = []
-        self._first_ms: int | None = None
         self.events = self.rows = self.tips = 0
 
     def take(self, events: list[Event], arrive_ms: NDArray[np.int64], chance: NDArray[np.float32]) -> None:
         """Compute a batch's features and let it wait; label and keep what has waited long enough."""
-        if self._first_ms is None:
-            self._first_ms = int(arrive_ms[0])
         batch = self._engine.prepare(events, [0] * len(events), arrive_ms.tolist())
         self._engine.admit(batch.missing, [None] * len(batch.missing))
         computed = self._engine.compute(batch)
@@ -106,15 +101,12 @@ class _Pass:
             self._tips.forget(before_ms - _SETTLE_MS)
 
     def _keep(self, batch: _Waiting) -> None:
-        assert self._first_ms is not None
-        from_ms = self._first_ms + self._sampling.skip_ms
         sampled = self._rng.random(len(batch.events)) < self._sampling.negatives
         at: list[int] = []
         labels: list[Label] = []
         for i, event in enumerate(batch.events):
-            if event.type in ROOM_LEVEL or event.type == "erase" or event.event_time_ms < from_ms:
-                continue
-            if batch.computed.status[i] == DUPLICATE:
+            unscored = event.type in ROOM_LEVEL or event.type == "erase"
+            if unscored or batch.computed.status[i] == DUPLICATE:
                 continue
             label = self._tips.label(event.viewer_id, event.room_id, event.event_time_ms)
             if label.tips[-1] or sampled[i]:
@@ -146,9 +138,15 @@ class _Pass:
 
 
 def write_dataset(
-    traffic: Iterable[Moment], folder: Path, *, source: str, sampling: Sampling, shard_rows: int = 50_000
+    traffic: Iterable[Moment],
+    folder: Path,
+    *,
+    source: str,
+    sampling: Sampling,
+    part: str = "0",
+    shard_rows: int = 50_000,
 ) -> Written:
-    """Write the training set of some traffic to a folder; raises ModelError if the folder already holds one."""
+    """Write one part of a training set; raises ModelError if the folder already holds it or another set."""
     facts = Facts(
         features=fingerprint(),
         columns=tuple(feature.name for feature in FEATURES),
@@ -158,10 +156,10 @@ def write_dataset(
         horizons_s=HORIZONS_S,
         source=source,
     )
-    run = _Pass(sampling, ShardWriter(folder, facts), shard_rows)
+    run = _Pass(sampling, ShardWriter(folder, facts, part=part), shard_rows)
     for moment in traffic:
         for start in range(0, len(moment.events), _BATCH):
-            part = slice(start, start + _BATCH)
-            run.take(moment.events[part], moment.arrive_ms[part], moment.chance[part])
+            batch = slice(start, start + _BATCH)
+            run.take(moment.events[batch], moment.arrive_ms[batch], moment.chance[batch])
     run.end()
     return Written(run.events, run.rows, run.tips)

@@ -8,20 +8,19 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
-from rich.progress import Progress
-
 from engines.model import ModelError
-from replay.dataset import Sampling, write_dataset
-from replay.simulate import Moment, Traffic, simulate
+from replay.dataset import Sampling, Written, write_dataset
+from replay.simulate import Traffic, simulate
 
 FOLDER = Path("engines/models/reference")
-_RATE, _HOURS = 100.0, 6.0
-_SKIP = 1 / 6  # of the traffic, at the start: it fills windows and histories
-_NEGATIVES = 0.15
+_NEGATIVES = 0.08
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,9 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m replay.reference", description=__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER, help="model folder to write (%(default)s)")
     parser.add_argument("--shards", type=Path, help="where to keep the training set (default: a temporary folder)")
-    parser.add_argument("--hours", type=float, default=_HOURS, help="traffic to simulate (%(default)s)")
-    parser.add_argument("--rate", type=float, default=_RATE, help="events a second of it (%(default)s)")
-    parser.add_argument("--seed", type=int, default=11, help="seed of the traffic and of the training (%(default)s)")
+    parser.add_argument("--hours", type=float, default=12.0, help="traffic time to simulate (%(default)s)")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[40.0, 120.0], help="events a second of each world (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=11, help="seed of the first world and the training (%(default)s)")
     parser.add_argument("--version", default="1", help="version in the manifest (%(default)s)")
     options = parser.parse_args(arguments)
     try:
@@ -49,28 +50,29 @@ def _make(options: argparse.Namespace, shards: Path) -> None:
         from engines.train.run import Label, train
     except ModuleNotFoundError as error:
         raise ModelError(f"Training needs {error.name}: pip install 'tipstream[train]'") from error
-    traffic = Traffic(seed=options.seed, rate=options.rate, duration_s=options.hours * 3600, truth=True)
+    worlds = [
+        Traffic(seed=options.seed + number, rate=rate, duration_s=options.hours * 3600, truth=True)
+        for number, rate in enumerate(options.rates)
+    ]
+    rates = " and ".join(f"{world.rate:g}" for world in worlds)
     source = (
-        f"simulated traffic, seed {options.seed}: {options.hours:g} h at {options.rate:g} events/s, the first "
-        f"{_SKIP * options.hours:.2g} h for the features alone, {_NEGATIVES:.0%} of the negatives (weighted back)"
+        f"simulated traffic, seeds from {options.seed}: {options.hours:g} h at {rates} events/s, "
+        f"{_NEGATIVES:.0%} of the events without a tip (weighted back)"
     )
-    sampling = Sampling(_NEGATIVES, round(_SKIP * options.hours * 3_600_000), options.seed)
-    written = write_dataset(_shown(traffic), shards, source=source, sampling=sampling)
-    print(f"{written.events:,} events gave {written.rows:,} rows, {written.tips:,} with a tip")
-    created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    label = Label("tip-intent-reference", options.version, created)
+    print(f"Simulating {options.hours:g} h at {rates} events/s, side by side. This takes some minutes.")
+    # Fresh processes: a fork would copy this one's threads' locks.
+    with ProcessPoolExecutor(len(worlds), mp_context=get_context("spawn")) as pool:
+        for world, written in zip(worlds, pool.map(partial(_write, shards, source), worlds), strict=True):
+            print(f"{world.rate:g}/s: {written.events:,} events, {written.rows:,} rows, {written.tips:,} with a tip")
+    label = Label("tip-intent-reference", options.version, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     manifest = train(shards, options.out, label, Recipe(seed=options.seed), print)
     for name, value in manifest.metrics.items():
         print(f"{name:>26} {value:.5f}")
 
 
-def _shown(traffic: Traffic) -> Iterator[Moment]:
-    """Yield the traffic and show how far it is."""
-    with Progress() as progress:
-        task = progress.add_task("simulating", total=traffic.duration_s)
-        for moment in simulate(traffic):
-            progress.update(task, completed=(int(moment.arrive_ms[-1]) - traffic.start_ms) / 1000)
-            yield moment
+def _write(shards: Path, source: str, world: Traffic) -> Written:
+    sampling = Sampling(_NEGATIVES, world.seed)
+    return write_dataset(simulate(world), shards, source=source, sampling=sampling, part=str(world.seed))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The training set on disk: `dataset.json` and Parquet shards in time order, one row an event."""
+"""The training set on disk: `dataset.json` and Parquet shards, one row an event."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Rows(NamedTuple):
-    """n rows, in order of time."""
+    """n rows."""
 
     time_ms: NDArray[np.int64]
     """(n,) event time of the trigger."""
@@ -61,21 +61,23 @@ class Rows(NamedTuple):
 
 
 class ShardWriter:
-    """Writes a set shard by shard; nothing is held between shards."""
+    """Writes one part of a set shard by shard; nothing is held between shards. Parts may be written side by side."""
 
-    def __init__(self, folder: Path, facts: Facts) -> None:
-        """Make the folder; raises ModelError if it already holds a set."""
-        if (folder / FACTS_FILE).exists():
+    def __init__(self, folder: Path, facts: Facts, *, part: str = "0") -> None:
+        """Make the folder; raises ModelError if it holds this part already, or a part with other facts."""
+        facts_file, encoded = folder / FACTS_FILE, msgspec.json.format(msgspec.json.encode(facts))
+        if any(folder.glob(f"shard-{part}-*")) or (facts_file.exists() and facts_file.read_bytes() != encoded):
             raise ModelError(f"{folder} already holds a training set. Choose another folder or delete this one.")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FACTS_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(facts)))
+        facts_file.write_bytes(encoded)
         self._folder = folder
+        self._part = part
         self._shards = 0
 
     def write(self, rows: Rows) -> None:
         """Write one shard."""
         columns = {name: _list_column(column) for name, column in zip(Rows._fields, rows, strict=True)}
-        path = self._folder / f"shard-{self._shards:05}.parquet"
+        path = self._folder / f"shard-{self._part}-{self._shards:05}.parquet"
         pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
         self._shards += 1
 

@@ -38,6 +38,7 @@ def fit(facts: Facts, train: Rows, validation: Rows, recipe: Recipe, report: Rep
     torch.manual_seed(recipe.seed)
     network = Network(len(facts.columns), facts.history, facts.type_codes, tokens=recipe.tokens, hidden=recipe.hidden)
     _standardise(network, train)
+    _start_at_means(network, train)
     steps = math.ceil(len(train.weight) / recipe.batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps * recipe.epochs)
@@ -79,6 +80,17 @@ def _standardise(network: Network, train: Rows) -> None:
     network.get_buffer("inverse_std").copy_(_inverse(train.features.std(0, dtype=np.float64)))
     # Only the spread of the history's channels: its empty places are to stay zeros.
     network.get_buffer("channel_scale").copy_(_inverse(train.history.std((0, 1), dtype=np.float64)))
+
+
+def _start_at_means(network: Network, train: Rows) -> None:
+    """Begin with what is right on average, so that the first steps are not spent on it."""
+    within = (train.tips * train.weight[:, None]).sum(0, dtype=np.float64)
+    rate, soon = within[1] / train.weight.sum(dtype=np.float64), within[0] / within[1]
+    amount = float((train.amount_minor * train.weight * train.tips[:, 1]).sum() / within[1])
+    with torch.no_grad():
+        network.head.bias.copy_(
+            torch.tensor([math.log(rate / (1 - rate)), math.log(soon / (1 - soon)), math.log(amount)])
+        )
 
 
 def _inverse(spread: NDArray[np.float64]) -> Tensor:
