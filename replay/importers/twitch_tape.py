@@ -61,6 +61,11 @@ class _Batch(NamedTuple):
     until_ms: int
 
 
+def rows(source: Path) -> int:
+    """Return how many rows a tape has. Raises RecordingError."""
+    return _opened(source).metadata.num_rows
+
+
 def import_tape(
     source: Path, target: Path, *, enters: bool = False, advance: Callable[[int], None] = lambda _: None
 ) -> Imported:
@@ -163,14 +168,19 @@ def _record(event: Event, row: int | None = None) -> Record:
     return Record(key, encode(event), None, None, headers, event.event_time_ms, event.event_time_ms)
 
 
-def _read(source: Path) -> dict[str, NDArray[Any]]:
+def _opened(source: Path) -> pq.ParquetFile:
     try:
-        table = pq.read_table(source)
+        tape = pq.ParquetFile(source)
     except FileNotFoundError as error:
         raise RecordingError(f"There is no file {source}.") from error
     except (OSError, pa.ArrowInvalid) as error:
         raise RecordingError(f"{source} is no Parquet file: {error}.") from error
-    missing = [name for name in COLUMNS if name not in table.column_names]
+    missing = [name for name in COLUMNS if name not in tape.schema_arrow.names]
     if missing:
         raise RecordingError(f"{source} is no tape: it lacks the columns {', '.join(missing)}.")
+    return tape
+
+
+def _read(source: Path) -> dict[str, NDArray[Any]]:
+    table = _opened(source).read(columns=list(COLUMNS))
     return {name: np.asarray(table[name].to_numpy()) for name in COLUMNS}

@@ -70,9 +70,13 @@ class World:
 
     def tell(self, now_ms: int) -> None:
         """Write the true chance of a tip, as of now, into what was noted."""
-        for made, at in zip(self._made, self._visits, strict=True):
-            if at is not None:
-                made["p"] = hazard.chance(self.state(at, now_ms))
+        parts = [(made, at) for made, at in zip(self._made, self._visits, strict=True) if at is not None]
+        if not parts:
+            return
+        chance = hazard.chance(self.state(np.concatenate([at for _, at in parts]), now_ms))
+        ends = np.cumsum([len(made) for made, _ in parts])
+        for (made, _), own in zip(parts, np.split(chance, ends[:-1]), strict=True):
+            made["p"] = own
 
     def take(self) -> Rows:
         """Return what was noted since the last call."""
