@@ -14,7 +14,6 @@ from features.columns import COLUMNS, LINE
 from features.events import BADGES, ROOM_LEVEL, Event
 from features.kernel import walk
 from features.packing import unpack, words_of
-from features.quantities import QUANTITIES
 from features.rows import FREE_GIFT, ROOM, TYPE_CODE, RowVersionError
 from features.shares import sum_shares
 
@@ -81,7 +80,6 @@ class FeatureEngine:
         self._pending: dict[RowKey, int] = {}  # rows that wait to be admitted -> slot
         self._dirty: set[Room] = set()  # own share changed since it was last taken
         self._active: set[Room] = set()
-        self._values = np.zeros(len(QUANTITIES), np.int64)
 
     def open(self, partition: int) -> None:
         """Own a partition of which nothing is in memory yet."""
@@ -215,7 +213,6 @@ class FeatureEngine:
             batch.sequence,
             *computed,
             changed,
-            self._values,
         )
         batch.changed = tuple(slots[:used] for slots, used in zip(changed, counts.tolist(), strict=True))
         for room in map(cache.rooms.owners.__getitem__, batch.changed[2].tolist()):
@@ -257,6 +254,11 @@ class FeatureEngine:
         held = self._cache.partitions.get(partition)
         if held is not None:
             held.durable = max(held.durable, up_to)
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many rows of each table are in memory."""
+        cache = self._cache
+        return {"viewer": len(cache.viewers), "pair": len(cache.pairs), "room": len(cache.rooms)}
 
     def take_dirty_shares(self) -> dict[int, dict[str, bytes]]:
         """Return, by partition and room, this process's shares of rooms that changed since the last call, packed."""

@@ -1,0 +1,231 @@
+"""Rows in Redis. The only module that talks to it on the serving path.
+
+Keys; all of one input partition share a hash tag, so that one script may touch them, on a cluster too:
+
+    ts:{<scope>.<partition>}:meta          hash    epoch, generation, owner, offset
+    ts:{<scope>.<partition>}:v:<viewer>    hash    '' -> viewer row, <streamer> -> pair row; expires
+    ts:{<scope>.<partition>}:r:<room>      string  this partition's share of the room; expires
+    ts:<scope>:share:<room>                hash    <partition> -> its share as last published; expires
+
+`scope` stands for consumer group, input topic and feature fingerprint: a new catalogue has keys of its own.
+
+Writes are never retried blindly. redis-py retries by default, and a retried script whose first reply was lost runs twice;
+here retries are off, and after a lost reply the stored offset says whether the write took place.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import xxhash
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from features.engine import Changes, RowKey
+from features.store import Checkpoint, Claim, StaleClaim, StoreUnavailable, Written, viewer_fields
+
+_HERE = Path(__file__).parent
+_ROOM_TTL_S = 2 * 86_400  # a broadcast and its longest window, with room to spare
+_ROOMS_PER_TRIP = 500
+_T = TypeVar("_T")
+_Reply = Any  # what a script returns: nested lists of bytes and integers
+
+
+class RedisStore:
+    """A Store in Redis or Redis Cluster.
+
+    `group`, `topic` and `fingerprint` name whose state this is; `ttl_s` is how long a silent viewer is remembered.
+    """
+
+    def __init__(
+        self, client: Redis | RedisCluster, *, group: str, topic: str, fingerprint: str, ttl_s: int
+    ) -> None:
+        self._client = client
+        self._scope = f"{xxhash.xxh32_hexdigest(f'{group}/{topic}'.encode())}{fingerprint[:6]}"
+        self._ttl_s = ttl_s
+        self._claim = _Script(client, _HERE / "claim.lua")
+        self._load = _Script(client, _HERE / "load.lua")
+        self._checkpoint = _Script(client, _HERE / "checkpoint.lua")
+
+    async def claim(self, partition: int, generation: int, owner: str) -> Claim:
+        """See Store. A claim whose reply was lost may be repeated: epochs only ever grow."""
+        reply = await _served(self._claim([self._meta(partition)], [generation, owner]))
+        if reply[0] != 1:
+            raise StaleClaim(
+                f"partition {partition} is owned by group generation {int(reply[1])}, ours is {generation}"
+            )
+        return Claim(int(reply[1]), int(reply[2]) if reply[2] else None)
+
+    async def load(self, keys: Sequence[RowKey]) -> list[bytes | None]:
+        """See Store. One command for each partition among the keys."""
+        found: dict[RowKey, bytes | None] = {}
+        for partition, group in groupby(sorted(set(keys)), key=lambda key: key.partition):
+            found.update(await self._load_partition(partition, list(group)))
+        return [found[key] for key in keys]
+
+    async def _load_partition(self, partition: int, keys: list[RowKey]) -> dict[RowKey, bytes | None]:
+        names: list[str] = []
+        args: list[str | int] = []
+        order: list[RowKey] = []
+        for (is_room, entity), group in groupby(
+            sorted(keys, key=lambda key: (key.table == "room", key.id)), key=lambda key: (key.table == "room", key.id)
+        ):
+            wanted = list(group)
+            order += wanted
+            if is_room:
+                names.append(self._room(partition, entity))
+                args.append(0)
+            else:
+                names.append(self._viewer(partition, entity))
+                args += [len(wanted), *(key.streamer for key in wanted)]
+        rows = await _served(self._load(names, args))
+        return dict(zip(order, rows, strict=True))
+
+    async def checkpoint(self, write: Checkpoint) -> Written:
+        """See Store. One command; a write whose reply is lost costs one more, to ask what happened."""
+        names, args = self._entities(write.partition, write.changes)
+        expected = "" if write.expected is None else write.expected
+        head: list[Any] = [write.epoch, expected, write.offset, self._ttl_s, _ROOM_TTL_S]
+        try:
+            reply = await self._checkpoint([self._meta(write.partition), *names], head + args)
+        except (RedisConnectionError, RedisTimeoutError) as lost:
+            return await self._settle(write, lost)
+        except RedisError as refused:  # read-only, loading, out of memory, slot moving: nothing was written
+            raise StoreUnavailable(f"Redis refused to write: {refused}") from refused
+        if reply[0] == 1:
+            return Written.APPLIED
+        return _refusal(write, reply)
+
+    async def _settle(self, write: Checkpoint, lost: RedisError) -> Written:
+        """The reply was lost: the stored epoch and offset tell whether the write took place."""
+        epoch, offset = await _served(_awaitable(self._client.hmget(self._meta(write.partition), ["epoch", "offset"])))
+        if epoch is None:
+            return Written.LOST
+        if int(epoch) != write.epoch:
+            return Written.FENCED
+        if offset is not None and int(offset) == write.offset:
+            return Written.APPLIED
+        if (None if offset is None else int(offset)) == write.expected:
+            raise StoreUnavailable(f"Redis did not take the write: {lost}") from lost
+        return Written.REWOUND
+
+    def _entities(self, partition: int, changes: Changes) -> tuple[list[str], list[Any]]:
+        names: list[str] = []
+        args: list[Any] = []
+        for viewer_id, change in changes.viewers.items():
+            fields = viewer_fields(change)
+            names.append(self._viewer(partition, viewer_id))
+            args += ["erase" if change.erased else "viewer", 2 * len(fields)]
+            for name, blob in fields.items():
+                args += [name, blob]
+        for room_id, blob in changes.rooms.items():
+            names.append(self._room(partition, room_id))
+            args += ["room", blob]
+        return names, args
+
+    async def publish_shares(self, shares: Mapping[int, Mapping[str, bytes]]) -> None:
+        """See Store. Absolute values: a repeat changes nothing."""
+        writes = [(room, partition, blob) for partition, rooms in shares.items() for room, blob in rooms.items()]
+        for start in range(0, len(writes), _ROOMS_PER_TRIP):
+            pipe = self._client.pipeline(transaction=False)
+            for room, partition, blob in writes[start : start + _ROOMS_PER_TRIP]:
+                pipe.hset(self._share(room), str(partition), blob)
+                pipe.expire(self._share(room), _ROOM_TTL_S)
+            await _served(_awaitable(pipe.execute()))
+
+    async def read_shares(self, rooms: Sequence[str]) -> list[dict[int, bytes]]:
+        """See Store."""
+        found: list[dict[int, bytes]] = []
+        for start in range(0, len(rooms), _ROOMS_PER_TRIP):
+            pipe = self._client.pipeline(transaction=False)
+            for room in rooms[start : start + _ROOMS_PER_TRIP]:
+                pipe.hgetall(self._share(room))
+            replies = await _served(_awaitable(pipe.execute()))
+            found += [{int(partition): blob for partition, blob in reply.items()} for reply in replies]
+        return found
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    def _meta(self, partition: int) -> str:
+        return f"ts:{{{self._scope}.{partition}}}:meta"
+
+    def _viewer(self, partition: int, viewer_id: str) -> str:
+        return f"ts:{{{self._scope}.{partition}}}:v:{viewer_id}"
+
+    def _room(self, partition: int, room_id: str) -> str:
+        return f"ts:{{{self._scope}.{partition}}}:r:{room_id}"
+
+    def _share(self, room_id: str) -> str:
+        return f"ts:{self._scope}:share:{room_id}"
+
+
+class _Script:
+    """A Lua script by its hash; sent whole when Redis does not know it (after a restart, a failover, SCRIPT FLUSH)."""
+
+    def __init__(self, client: Redis | RedisCluster, path: Path) -> None:
+        self._client = client
+        self._source = path.read_text()
+        self._sha: str | None = None
+
+    async def __call__(self, keys: Sequence[str], args: Sequence[Any]) -> _Reply:
+        if self._sha is not None:
+            try:
+                return await _awaitable(self._client.evalsha(self._sha, len(keys), *keys, *args))
+            except NoScriptError:  # refused before it ran
+                pass
+        reply = await _awaitable(self._client.eval(self._source, len(keys), *keys, *args))
+        self._sha = _sha1(self._source)
+        return reply
+
+
+def connect(
+    url: str, *, username: str | None, password: str | None, cafile: str | None, cluster: bool, timeout_s: float
+) -> Redis | RedisCluster:
+    """A client with retries off and a bound on each call. `url` is redis:// or rediss:// (TLS, certificates checked)."""
+    options: dict[str, Any] = {
+        "username": username,
+        "password": password,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "decode_responses": False,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if url.startswith("rediss://") and cafile:
+        options["ssl_ca_certs"] = cafile
+    if cluster:
+        return RedisCluster.from_url(url, **options)
+    return Redis.from_url(url, **options)
+
+
+def _refusal(write: Checkpoint, reply: _Reply) -> Written:
+    held = reply[1]
+    if reply[0] == -1:
+        return Written.FENCED if held else Written.LOST
+    # Already there: an earlier attempt was applied although its outcome looked otherwise.
+    return Written.APPLIED if held and int(held) == write.offset else Written.REWOUND
+
+
+async def _served(call: Awaitable[_T]) -> _T:
+    try:
+        return await call
+    except RedisError as error:
+        raise StoreUnavailable(f"Redis cannot serve now: {error}") from error
+    except OSError as error:
+        raise StoreUnavailable(f"Redis cannot be reached: {error}") from error
+
+
+def _awaitable(call: Any) -> Awaitable[Any]:
+    """redis-py types its asynchronous calls as maybe synchronous."""
+    return cast("Awaitable[Any]", call)
+
+
+def _sha1(source: str) -> str:
+    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()

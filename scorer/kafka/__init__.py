@@ -1,0 +1,1 @@
+"""Kafka at the service's edges: records in (source), scores and dead letters out (sink)."""

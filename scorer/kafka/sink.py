@@ -1,0 +1,204 @@
+"""Scores and dead letters to Kafka: in order for each partition, acknowledged by all replicas, nothing given up.
+
+Facts about aiokafka 0.14 that shape this file:
+
+* Batches built per partition cost a fifth of `send()` a record.
+* A batch that the broker refuses has used up its sequence numbers all the same, so that every later batch of that
+  partition is out of sequence, for ever. The cure is a new producer, and to send again all that is not acknowledged, in
+  its order; readers drop what they have seen by the `src-off` header.
+* Sequence numbers run into the negative after 2**31 records of one partition, which brokers refuse: a producer is
+  replaced before that.
+* An idempotent producer retries for ever, and its `stop` waits for ever, while Kafka is away.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from scorer.config import Kafka
+from scorer.kafka.client import REQUEST_TIMEOUT_MS, options
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)  # waits between attempts to connect; the last one repeats
+_SILENCE_S = 2 * REQUEST_TIMEOUT_MS / 1000  # without an acknowledgement, after which a producer is taken for stuck
+
+
+class Message(NamedTuple):
+    """One record to publish."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    """A list: aiokafka's encoder takes nothing else."""
+
+
+class Outgoing(NamedTuple):
+    """Messages of one partition of one topic, in order."""
+
+    topic: str
+    partition: int
+    messages: Sequence[Message]
+
+
+class Sink:
+    """Publishes, and returns when Kafka has it.
+
+    `recycle_after` is how many records of one partition a producer may write before it is replaced.
+    `recreated` is called each time that a producer had to be given up.
+    """
+
+    def __init__(
+        self, config: Kafka, *, recycle_after: int = 2_000_000_000, recreated: Callable[[], None] = lambda: None
+    ) -> None:
+        self._config = config
+        self._recycle_after = recycle_after
+        self._recreated = recreated
+        self._producer: AIOKafkaProducer | None = None
+        self._written: Counter[tuple[str, int]] = Counter()
+        self._waiting: dict[_Publication, None] = {}  # not acknowledged, oldest first
+        self._order = asyncio.Lock()  # held while a publication is handed over, so that they keep their order
+        self._broken = asyncio.Event()
+        self._repair: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises KafkaError when no broker answers."""
+        self._producer = await self._new_producer()
+        self._repair = asyncio.create_task(self._keep_working(), name="sink-repair")
+
+    async def stop(self, timeout_s: float) -> None:
+        """Close; what is not acknowledged by then stays so (and will be published again after a restart)."""
+        if self._repair is not None:
+            self._repair.cancel()
+            await asyncio.gather(self._repair, return_exceptions=True)
+        if self._producer is not None:
+            await self._retire(self._producer, timeout_s)
+
+    async def publish(self, outgoing: Sequence[Outgoing]) -> None:
+        """Returns once everything is acknowledged; while Kafka is away, that is when it is back."""
+        publication = _Publication(outgoing)
+        self._waiting[publication] = None
+        try:
+            async with self._order:
+                await self._hand_over(publication)
+            while not (await asyncio.wait([publication.acknowledged], timeout=_SILENCE_S))[0]:
+                self._fail(self._producer, TimeoutError(f"no acknowledgement for {_SILENCE_S:.0f} s"))
+        finally:
+            del self._waiting[publication]
+        if max(self._written.values(), default=0) >= self._recycle_after:
+            self._broken.set()
+
+    async def _hand_over(self, publication: "_Publication") -> None:
+        """Give it to the current producer, once. Only while `_order` is held.
+
+        Not to one that has failed: it might deliver this one after having given up an earlier one.
+        """
+        producer = self._producer
+        if producer is None or publication.sent_by is producer or self._broken.is_set():
+            return
+        publication.sent_by = producer
+        try:
+            pending = [ack for outgoing in publication.outgoing for ack in await self._send(producer, outgoing)]
+        except KafkaError as error:
+            self._fail(producer, error)
+        else:
+            publication.watch(pending, lambda error: self._fail(producer, error))
+
+    async def _send(self, producer: AIOKafkaProducer, outgoing: Outgoing) -> list["asyncio.Future[object]"]:
+        topic, partition, messages = outgoing
+        pending = []
+        batch = producer.create_batch()
+        for key, value, headers in messages:
+            if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:  # full
+                pending.append(await producer.send_batch(batch, topic, partition=partition))
+                batch = producer.create_batch()
+                batch.append(key=key, value=value, timestamp=None, headers=headers)
+        pending.append(await producer.send_batch(batch, topic, partition=partition))
+        self._written[topic, partition] += len(messages)
+        return pending
+
+    def _fail(self, producer: AIOKafkaProducer | None, error: BaseException) -> None:
+        """Have the producer replaced; once, however many batches fail with it."""
+        if producer is self._producer and not self._broken.is_set():
+            log.warning("Replacing the Kafka producer after %s: %s", type(error).__name__, error)
+            self._recreated()
+            self._broken.set()
+
+    async def _keep_working(self) -> None:
+        """Replace a broken producer and send again, in order, all that is not acknowledged."""
+        while True:
+            await self._broken.wait()
+            async with self._order:
+                if self._producer is not None:
+                    await self._retire(self._producer, timeout_s=1.0)
+                self._producer = await self._reconnect()
+                self._written.clear()
+                self._broken.clear()
+                for publication in list(self._waiting):
+                    if not publication.acknowledged.done():
+                        await self._hand_over(publication)
+
+    async def _reconnect(self) -> AIOKafkaProducer:
+        attempt = 0
+        while True:
+            try:
+                return await self._new_producer()
+            except KafkaError as error:
+                log.warning("No broker answers (%s); trying again.", error)
+            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+            attempt += 1
+
+    async def _new_producer(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            **options(self._config),
+            enable_idempotence=True,  # acks=all with it
+            linger_ms=0,
+            max_batch_size=256 * 1024,
+            retry_backoff_ms=20,
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        return producer
+
+    async def _retire(self, producer: AIOKafkaProducer, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError, KafkaError):
+            async with asyncio.timeout(timeout_s):
+                await producer.stop()
+
+
+class _Publication:
+    """What one `publish` sends, until all of it is acknowledged to one and the same producer."""
+
+    def __init__(self, outgoing: Sequence[Outgoing]) -> None:
+        self.outgoing = outgoing
+        self.acknowledged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sent_by: AIOKafkaProducer | None = None
+        self._missing = 0
+
+    def watch(self, pending: Sequence["asyncio.Future[object]"], failed: Callable[[BaseException], None]) -> None:
+        """Finish when all have arrived; call `failed` with the error of one that did not."""
+        producer = self.sent_by
+        self._missing = len(pending)
+
+        def arrived(acknowledgement: "asyncio.Future[object]") -> None:
+            error = asyncio.CancelledError() if acknowledgement.cancelled() else acknowledgement.exception()
+            if self.sent_by is not producer or self.acknowledged.done():
+                return  # sent again since
+            if error is not None:
+                failed(error)
+                return
+            self._missing -= 1
+            if self._missing == 0:
+                self.acknowledged.set_result(None)
+
+        for acknowledgement in pending:
+            acknowledgement.add_done_callback(arrived)

@@ -1,0 +1,155 @@
+"""The main loop: poll, take a batch, read it, and let it be scored and published while the next one is read."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from features.engine import Changes
+from features.store import StoreUnavailable
+from scorer.batcher import Batcher, Portion
+from scorer.checkpointer import Checkpointer
+from scorer.kafka.sink import Sink
+from scorer.kafka.source import Source, Unreadable
+from scorer.lease import Progress
+from scorer.metrics import Metrics
+from scorer.ownership import Ownership, Stopped
+from scorer.pipeline import Pipeline, Work, statistics
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_IDLE_POLL_MS = 200
+_RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)  # waits between attempts at a store that cannot serve; the last one repeats
+NO_CHANGES = Changes({}, {})
+
+_UNWRITTEN = 64  # batches of one partition that may wait for a checkpoint before intake pauses
+
+
+async def patiently(call: Callable[[], Awaitable[_T]]) -> _T:
+    """Wait for the store to serve: intake stops meanwhile, and nothing is lost."""
+    attempt = 0
+    while True:
+        try:
+            return await call()
+        except StoreUnavailable as error:
+            log.warning("Waiting for the store: %s", error)
+        await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+        attempt += 1
+
+
+class Loop:
+    """Moves records from the source to the sink until told to stop. `clock` is in milliseconds since 1970."""
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        ownership: Ownership,
+        batcher: Batcher,
+        pipeline: Pipeline,
+        checkpointer: Checkpointer,
+        metrics: Metrics,
+        *,
+        in_flight: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._ownership = ownership
+        self._batcher = batcher
+        self._pipeline = pipeline
+        self._checkpointer = checkpointer
+        self._metrics = metrics
+        self._slots = asyncio.Semaphore(in_flight)
+        self._clock = clock
+        self._last: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set. Raises what a batch failed with: a bug, after which only a restart is safe."""
+        while not stop.is_set():
+            async with self._slots:  # a free place first: records gather in Kafka's buffer until there is one
+                pass
+            if self._failure is not None:
+                raise self._failure
+            await self._poll(self._poll_ms())
+            portions = self._batcher.take(self._ownership.leases.values(), self._clock())
+            for portion in portions:  # at once, so that a revocation waits for them
+                portion.lease.begin()
+            await self._start(portions)
+
+    async def drain(self) -> None:
+        """Wait for the batches in flight."""
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def _poll_ms(self) -> int:
+        return 0 if any(lease.queue for lease in self._ownership.leases.values()) else _IDLE_POLL_MS
+
+    async def _poll(self, timeout_ms: int) -> None:
+        if any(len(lease.progress) > _UNWRITTEN for lease in self._ownership.leases.values()):
+            await asyncio.sleep(0.01)  # the store is slower than we are
+            return
+        try:
+            fetched = await self._source.poll(timeout_ms)
+        except Unreadable as error:
+            self._unreadable(error)
+            return
+        for partition, records in fetched.items():
+            if lease := self._ownership.leases.get(partition):
+                lease.read(records)
+
+    def _unreadable(self, error: Unreadable) -> None:
+        if error.out_of_range and self._ownership.skip_gap(error.partition):
+            self._ownership.reclaim(error.partition)
+            return
+        reason = "offset-out-of-range" if error.out_of_range else "corrupt-batch"
+        advice = (
+            f"{error.reason}. Nothing is skipped without being told: see the operations page on stopped partitions."
+        )
+        self._ownership.stop(error.partition, Stopped(reason, advice))
+
+    async def _start(self, taken: list[Portion]) -> None:
+        async with self._ownership.steady:
+            # A partition lost while we waited may have been claimed anew: its records will come again.
+            portions = [portion for portion in taken if not portion.lease.lost]
+            for portion in taken:
+                if portion.lease.lost:
+                    portion.lease.end()
+            if not portions:
+                return
+            work = await self._pipeline.read(portions)
+        await self._slots.acquire()
+        task = asyncio.create_task(self._finish(work, self._last), name=f"batch-{work.sequence}")
+        self._last = task
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+
+    async def _finish(self, work: Work, previous: "asyncio.Task[None] | None") -> None:
+        """Score, publish, and once acknowledged make it durable, in the order of reading."""
+        try:
+            published, mode = await self._pipeline.score(work, self._sink.publish)
+            handed_ms = self._clock()
+            await published
+            acknowledged_ms = self._clock()
+            if previous is not None and not previous.done():
+                await asyncio.wait([previous])
+            for portion in work.portions:
+                changes = work.changes.get(portion.lease.partition, NO_CHANGES)
+                self._checkpointer.add(portion.lease, Progress(portion.records[-1].offset + 1, work.sequence, changes))
+        finally:
+            for portion in work.portions:
+                portion.lease.end()
+        work.stages["publish"] = (acknowledged_ms - handed_ms) / 1000
+        rows = int(work.to_score.size)
+        if rows:
+            self._batcher.times.observe(rows, acknowledged_ms - work.taken_ms)
+        self._metrics.observe(statistics(work, mode, self._batcher.times.bucket(rows), acknowledged_ms))
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._slots.release()
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and self._failure is None:
+            self._failure = error

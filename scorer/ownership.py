@@ -1,0 +1,295 @@
+"""Which partitions are ours: claimed when assigned, drained when revoked, given up when another owner turns up.
+
+The store's offset is the truth about where a partition goes on; what Kafka holds for the group is a copy for tools. Only
+if the store has nothing at all does Kafka's copy matter: it then tells a new partition (start where the configuration
+says) from a store that was emptied (rebuild the rows from what Kafka still has, publish nothing twice).
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from features.engine import Changes, FeatureEngine
+from features.store import Checkpoint, Claim, StaleClaim, Store, StoreUnavailable, Written
+from scorer.kafka.source import Bounds
+from scorer.lease import Lease
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # waits between attempts at a claim; the last one repeats
+_COMMIT_S = 1.0
+_NOTHING = Changes({}, {})
+
+
+class Stopped(NamedTuple):
+    """A partition that needs a person."""
+
+    reason: str
+    """A metric label."""
+    advice: str
+
+
+class Topic(Protocol):
+    """What is asked of the source."""
+
+    @property
+    def generation(self) -> int: ...
+
+    async def committed(self, partition: int) -> int | None: ...
+
+    async def bounds(self, partition: int) -> Bounds: ...
+
+    def resume(self, partition: int, offset: int) -> bool: ...
+
+    def pause(self, partition: int) -> None: ...
+
+    async def commit(self, offsets: Mapping[int, int], note: str) -> None: ...
+
+
+class Ownership:
+    """The leases of this process. All methods belong to the event loop's thread.
+
+    `steady` is held by whoever uses the feature engine across an await, so that rows do not vanish under a batch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        engine: FeatureEngine,
+        *,
+        owner: str,
+        start_from: Literal["earliest", "latest"],
+        on_out_of_range: Literal["stop", "earliest"],
+        drain_s: float,
+    ) -> None:
+        self.leases: dict[int, Lease] = {}
+        self.stopped: dict[int, Stopped] = {}
+        self.claiming: dict[int, asyncio.Task[None]] = {}
+        self.rebalances = 0
+        self.steady = asyncio.Lock()
+        self._store = store
+        self._engine = engine
+        self._owner = owner
+        self._start_from = start_from
+        self._on_out_of_range = on_out_of_range
+        self._drain_s = drain_s
+        self._warm: dict[int, tuple[int, int | None]] = {}  # epoch and offset that the engine's rows are as of
+        self._committed: dict[int, int] = {}
+        self._topic: Topic | None = None
+        self._forgetting: asyncio.Task[None] | None = None  # held, or it might be collected before it has run
+
+    def attach(self, topic: Topic) -> None:
+        """Say where records come from, before the first assignment."""
+        self._topic = topic
+
+    @property
+    def topic(self) -> Topic:
+        """Where records come from."""
+        if self._topic is None:
+            raise RuntimeError("ownership has no topic attached")
+        return self._topic
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        """They are ours, and paused: claim each. Returns at once, because heartbeats wait for it."""
+        self.rebalances += 1
+        log.info("Assigned %s.", _list(partitions))
+        for partition in partitions:
+            self._claim(partition)
+        gone = set(self._warm) - set(partitions)
+        if gone:
+            self._forgetting = asyncio.create_task(self._forget(gone), name="forget")
+
+    async def revoked(self, partitions: Sequence[int]) -> None:
+        """Finish what is in flight, for as long as a rebalance may wait; whatever is not finished the next owner redoes."""
+        if partitions:
+            log.info("Revoked %s.", _list(partitions))
+        leaving = [self.leases[partition] for partition in partitions if partition in self.leases]
+        for partition in partitions:
+            if task := self.claiming.pop(partition, None):
+                task.cancel()
+            self.topic.pause(partition)
+            self.stopped.pop(partition, None)
+        for lease in leaving:
+            lease.queue.clear()
+        await self.drain(leaving, self._drain_s)
+        await self.commit()
+        for lease in leaving:
+            settled = lease.settled.is_set()
+            lease.lose()
+            self.leases.pop(lease.partition, None)
+            # The rows are kept for the case that the partition comes back before anyone else has touched it.
+            self._warm[lease.partition] = (lease.epoch, lease.stored) if settled else (-1, None)
+
+    async def commit(self) -> None:
+        """Tell Kafka how far the store is, for the tools that show lag. Never backwards: while rows are rebuilt, not at all."""
+        offsets = {
+            partition: lease.stored
+            for partition, lease in self.leases.items()
+            if lease.stored is not None and lease.stored > self._committed.get(partition, lease.publish_from - 1)
+        }
+        if not offsets:
+            return
+        try:
+            async with asyncio.timeout(_COMMIT_S):  # aiokafka repeats it for as long as the coordinator is away
+                await self.topic.commit(offsets, self._owner)
+        except TimeoutError:
+            log.info("Kafka did not take the offsets in time; the store has them.")
+        else:
+            self._committed.update(offsets)
+
+    async def drain(self, leases: Sequence[Lease], seconds: float) -> bool:
+        """Wait until nothing of these is in flight or unwritten. False if it took too long."""
+        waiting = [asyncio.ensure_future(lease.settled.wait()) for lease in leases]
+        if not waiting:
+            return True
+        _, late = await asyncio.wait(waiting, timeout=seconds)
+        for task in late:
+            task.cancel()
+        return not late
+
+    def refused(self, lease: Lease, outcome: Written) -> None:
+        """A checkpoint was refused: another owner came, or the store went back in time or lost everything."""
+        if lease.lost:
+            return
+        lease.lose()
+        self.leases.pop(lease.partition, None)
+        self._warm[lease.partition] = (-1, None)
+        self.topic.pause(lease.partition)
+        if outcome is Written.FENCED:
+            log.warning("Partition %d has another owner now; letting go of it.", lease.partition)
+        elif outcome is Written.REWOUND:
+            log.warning("The store went back in time on partition %d; going back with it.", lease.partition)
+            self._claim(lease.partition)
+        else:
+            log.error("The store holds nothing of partition %d any more.", lease.partition)
+            self._claim(lease.partition)
+
+    def stop(self, partition: int, stopped: Stopped) -> None:
+        """Read nothing more of a partition until a person has looked at it."""
+        log.error("Partition %d is stopped: %s", partition, stopped.advice)
+        self.stopped[partition] = stopped
+        self.topic.pause(partition)
+
+    def skip_gap(self, partition: int) -> bool:
+        """Whether the configuration allows to go on after records that retention has taken."""
+        return self._on_out_of_range == "earliest"
+
+    def reclaim(self, partition: int) -> None:
+        """Start over with a partition: give up its lease and claim it anew."""
+        if lease := self.leases.pop(partition, None):
+            lease.lose()
+        self._warm[partition] = (-1, None)
+        self.topic.pause(partition)
+        self._claim(partition)
+
+    def _claim(self, partition: int) -> None:
+        if task := self.claiming.get(partition):
+            task.cancel()
+        task = asyncio.create_task(self._take_over(partition), name=f"claim-{partition}")
+        self.claiming[partition] = task
+
+        def done(finished: "asyncio.Task[None]") -> None:
+            if self.claiming.get(partition) is finished:
+                del self.claiming[partition]
+            if not finished.cancelled() and (error := finished.exception()):
+                self.stop(partition, Stopped("claim", f"claiming it failed: {type(error).__name__}: {error}"))
+
+        task.add_done_callback(done)
+
+    async def _take_over(self, partition: int) -> None:
+        try:
+            claim = await self._patient_claim(partition)
+        except StaleClaim as stale:
+            log.warning("%s; waiting for the next assignment.", stale)
+            return
+        committed = await self.topic.committed(partition)
+        bounds = await self.topic.bounds(partition)
+        offset = self._begin(partition, claim, committed, bounds)
+        if offset is None:
+            return
+        self._committed.pop(partition, None)
+        lease = Lease(partition, claim.epoch, claim.offset, publish_from=max(offset, committed or 0))
+        async with self.steady:
+            if self._warm.pop(partition, None) != (claim.epoch - 1, claim.offset) or claim.offset is None:
+                self._engine.forget(partition)
+                self._engine.open(partition)
+            if lease.stored is None and not await self._first_offset(lease, offset):
+                return
+            self.stopped.pop(partition, None)
+            if self.topic.resume(partition, offset):
+                self.leases[partition] = lease
+                log.info("Partition %d goes on at offset %d (epoch %d).", partition, offset, claim.epoch)
+
+    async def _patient_claim(self, partition: int) -> Claim:
+        attempt = 0
+        while True:
+            try:
+                return await self._store.claim(partition, self.topic.generation, self._owner)
+            except StoreUnavailable as error:
+                log.warning("Cannot claim partition %d yet: %s", partition, error)
+            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+            attempt += 1
+
+    def _begin(self, partition: int, claim: Claim, committed: int | None, bounds: Bounds) -> int | None:
+        """Where to go on; None after stopping the partition."""
+        if claim.offset is None:
+            if committed is None:
+                return bounds.begin if self._start_from == "earliest" else bounds.end
+            log.error(
+                "Partition %d: the store holds no rows, but the group has read up to offset %d. Rebuilding them from "
+                "offset %d on, which is the oldest that Kafka has; scores follow from %d.",
+                partition, committed, bounds.begin, committed,
+            )  # fmt: skip
+            return bounds.begin
+        if claim.offset > bounds.end:
+            self.stop(
+                partition,
+                Stopped(
+                    "topic-behind-state",
+                    f"its state is as of offset {claim.offset}, but the topic ends at {bounds.end}: the topic was made "
+                    "anew or lost records. Restore the topic, or start with a new consumer group.",
+                ),
+            )
+            return None
+        if claim.offset < bounds.begin:
+            gap = f"offsets {claim.offset} to {bounds.begin - 1} were removed by retention before they were read"
+            if self._on_out_of_range == "stop":
+                self.stop(
+                    partition,
+                    Stopped(
+                        "offset-out-of-range",
+                        f"{gap}. Accept the gap with kafka.on_offset_out_of_range = 'earliest', or start with a new "
+                        "consumer group; then raise the topic's retention.",
+                    ),
+                )
+                return None
+            log.error("Partition %d: %s; going on after the gap.", partition, gap)
+            return bounds.begin
+        return claim.offset
+
+    async def _first_offset(self, lease: Lease, offset: int) -> bool:
+        """Write down where a partition without state begins, so that a crash before its first batch changes nothing."""
+        write = Checkpoint(lease.partition, lease.epoch, None, offset, _NOTHING)
+        attempt = 0
+        while True:
+            try:
+                outcome = await self._store.checkpoint(write)
+                break
+            except StoreUnavailable as error:
+                log.warning("Cannot write the first offset of partition %d yet: %s", lease.partition, error)
+            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+            attempt += 1
+        lease.stored = offset
+        return outcome is Written.APPLIED
+
+    async def _forget(self, partitions: Collection[int]) -> None:
+        """Free the rows of partitions that went elsewhere."""
+        async with self.steady:
+            for partition in partitions:
+                if partition not in self.leases and self._warm.pop(partition, None) is not None:
+                    self._engine.forget(partition)
+
+
+def _list(partitions: Sequence[int]) -> str:
+    return "partitions " + ", ".join(map(str, partitions)) if partitions else "no partitions"

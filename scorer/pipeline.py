@@ -1,0 +1,249 @@
+"""One batch's way from records to scores; live and offline take the same one.
+
+    take -> decode -> find rows (load the missing ones) -> update rows, write features -> infer -> encode
+
+`Pipeline.read` does everything up to the features, in the order that batches are taken, because each batch builds upon the
+rows that the one before it left. `Pipeline.score` does the rest, and may overlap with the reading of later batches.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.ladder import Ladder
+from features.engine import Changes, FeatureEngine
+from features.events import Event, Reject, decode
+from features.kernel import CLAMPED, COLD_START, FRESH, LATE, UNMATCHED
+from features.store import Store
+from scorer.batcher import Portion
+from scorer.kafka.sink import Message, Outgoing
+from scorer.metrics import BatchStats, Stage
+from scorer.record import Record
+from scorer.score import Scoring, Timing, dead_letter, messages
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Work:
+    """A batch on its way. Index i runs over its n decoded events."""
+
+    portions: Sequence[Portion]
+    sequence: int
+    """Number of the batch; rows changed by it carry this number until they are durable."""
+    events: list[Event]
+    records: list[Record]
+    """Of the events."""
+    partitions: NDArray[np.int32]
+    rejects: list[tuple[int, Record, Reject]]
+    """Partition, record, why."""
+    features: NDArray[np.float32]
+    history: NDArray[np.float32]
+    cold: NDArray[np.bool_]
+    to_score: NDArray[np.intp]
+    """Indices of the events that get a score, ascending."""
+    changes: dict[int, Changes]
+    taken_ms: float
+    features_ms: float
+    counts: Counter[str] = field(default_factory=Counter)
+    stages: dict[Stage, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Where things go."""
+
+    events: str
+    scores: str
+    dlq: str
+
+
+class Pipeline:
+    """The steps, and what they need. `clock` gives milliseconds since 1970; no feature depends on it.
+
+    `patiently` runs a call to the store and, when the store cannot serve, waits and runs it again.
+    """
+
+    def __init__(
+        self,
+        engine: FeatureEngine,
+        store: Store,
+        ladder: Ladder,
+        topics: Topics,
+        *,
+        score_on: Collection[str] | None,
+        deadline_ms: float,
+        fingerprint: str,
+        arm: str,
+        clock: Callable[[], float],
+        patiently: Callable[[Callable[[], Awaitable[list[bytes | None]]]], Awaitable[list[bytes | None]]],
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._ladder = ladder
+        self._topics = topics
+        self._score_on = score_on
+        self._deadline_ms = deadline_ms
+        self._fingerprint = fingerprint
+        self._arm = arm
+        self._clock = clock
+        self._patiently = patiently
+        self._one_at_a_time = (
+            asyncio.Lock()
+        )  # batches are scored, and handed to the sink, in the order of their reading
+
+    async def read(self, portions: Sequence[Portion]) -> Work:
+        """Decode, update state, compute features. Batches must be read one after another, in order."""
+        taken_ms = self._clock()
+        flat = [record for portion in portions for record in portion.records]
+        partition_of = np.repeat(
+            np.array([portion.lease.partition for portion in portions], np.int32),
+            [len(portion.records) for portion in portions],
+        )
+        decoded = decode([record.value for record in flat], [record.key for record in flat])
+        index = np.array(decoded.index, np.intp)
+        records = flat if len(decoded.index) == len(flat) else [flat[i] for i in decoded.index]
+        partitions = partition_of[index]
+        batch = self._engine.prepare(decoded.events, partitions.tolist(), [record.timestamp for record in records])
+        decoded_ms = self._clock()
+        if batch.missing:
+            rows = await self._patiently(lambda: self._store.load(batch.missing))
+            self._engine.admit(batch.missing, rows)
+        loaded_ms = self._clock()
+        computed = self._engine.compute(batch)
+        changes = self._engine.changes(batch)
+        features_ms = self._clock()
+        work = Work(
+            portions=portions,
+            sequence=batch.sequence,
+            events=decoded.events,
+            records=records,
+            partitions=partitions,
+            rejects=[(int(partition_of[reject.index]), flat[reject.index], reject) for reject in decoded.rejects],
+            features=computed.features,
+            history=computed.history,
+            cold=(computed.flags & COLD_START) != 0,
+            to_score=np.empty(0, np.intp),
+            changes=changes,
+            taken_ms=taken_ms,
+            features_ms=features_ms,
+        )
+        work.counts.update(
+            consumed=len(flat),
+            unknown=decoded.unknown,
+            late_events=int(np.count_nonzero(computed.flags & LATE)),
+            clamped=int(np.count_nonzero(computed.flags & CLAMPED)),
+            unmatched_reversals=int(np.count_nonzero(computed.flags & UNMATCHED)),
+            cache_hits=3 * len(records) - len(batch.missing),
+            cache_misses=len(batch.missing),
+        )
+        work.stages = {
+            "decode": (decoded_ms - taken_ms) / 1000,
+            "load": (loaded_ms - decoded_ms) / 1000,
+            "features": (features_ms - loaded_ms) / 1000,
+        }
+        self._decide(work, index, computed.status)
+        return work
+
+    def _decide(self, work: Work, index: NDArray[np.intp], status: NDArray[np.uint8]) -> None:
+        """Which events get a score, and what becomes of the others."""
+        shed = np.array([shed for portion in work.portions for shed in portion.shed], np.bool_)[index]
+        rebuilt = np.array(
+            [record.offset < portion.lease.publish_from for portion in work.portions for record in portion.records],
+            np.bool_,
+        )[index]
+        wanted = np.array([self._wants(event) for event in work.events], np.bool_)
+        duplicate = status != FRESH
+        state_only = ~duplicate & (~wanted | rebuilt)
+        candidate = ~duplicate & ~state_only
+        work.counts.update(
+            duplicate=int(duplicate.sum()), state_only=int(state_only.sum()), shed=int((candidate & shed).sum())
+        )
+        work.to_score = np.flatnonzero(candidate & ~shed)
+
+    def _wants(self, event: Event) -> bool:
+        if event.viewer_id is None or event.type == "erase":
+            return False
+        return self._score_on is None or event.type in self._score_on
+
+    async def score(
+        self, work: Work, publish: Callable[[Sequence[Outgoing]], Awaitable[_T]]
+    ) -> tuple[Awaitable[_T], str]:
+        """Score what is to be scored and hand it to `publish`, in the order of reading.
+
+        Returns what `publish` returned, to be awaited, and the mode of the scores.
+        """
+        async with self._one_at_a_time:
+            scored: list[Message] = []
+            mode = "full"
+            rows = work.to_score
+            if rows.size:
+                everything = rows.size == len(work.events)
+                features = work.features if everything else work.features[rows]
+                history = work.history if everything else work.history[rows]
+                started_ms = self._clock()
+                answer = await self._ladder.infer(features, history)
+                scored_ms = self._clock()
+                mode = answer.mode
+                timing = Timing(work.taken_ms, work.features_ms, scored_ms)
+                scored = messages(
+                    Scoring(answer, self._fingerprint, self._arm, timing),
+                    work.events if everything else [work.events[i] for i in rows],
+                    work.records if everything else [work.records[i] for i in rows],
+                    work.cold if everything else work.cold[rows],
+                    self._deadline_ms,
+                )
+                work.stages["inference"] = (scored_ms - started_ms) / 1000
+            return asyncio.ensure_future(publish(self._outgoing(work, scored))), mode
+
+    def _outgoing(self, work: Work, scored: Sequence[Message]) -> list[Outgoing]:
+        """By topic and partition; what belongs to a lost partition is left out: its new owner publishes that."""
+        outgoing: list[Outgoing] = []
+        scored_partitions = work.partitions[work.to_score]
+        for portion in work.portions:
+            if portion.lease.lost:
+                continue
+            partition = portion.lease.partition
+            dead = [
+                dead_letter(self._topics.events, partition, record, reject.reason, reject.detail)
+                for at, record, reject in work.rejects
+                if at == partition and record.offset >= portion.lease.publish_from
+            ]
+            if dead:
+                outgoing.append(Outgoing(self._topics.dlq, partition, dead))
+            mine = np.flatnonzero(scored_partitions == partition)
+            if mine.size:  # contiguous: a batch is built portion by portion
+                messages_ = scored[mine[0] : mine[-1] + 1]
+                outgoing.append(Outgoing(self._topics.scores, partition, messages_))
+        return outgoing
+
+
+def statistics(work: Work, mode: str, bucket: int, acknowledged_ms: float) -> BatchStats:
+    """What became of a finished batch."""
+    counts = work.counts
+    scored_at = np.array([work.records[i].timestamp for i in work.to_score], np.float64)
+    waits = work.taken_ms - np.array([record.timestamp for record in work.records], np.float64)
+    outcome = {"full": "scored", "fallback": "fallback", "prior": "prior"}[mode]
+    return BatchStats(
+        **{outcome: int(work.to_score.size)},
+        consumed=counts["consumed"],
+        shed=counts["shed"],
+        state_only=counts["state_only"],
+        unknown=counts["unknown"],
+        rejected=Counter(reject.reason for _, _, reject in work.rejects),
+        duplicate=counts["duplicate"],
+        late_events=counts["late_events"],
+        clamped=counts["clamped"],
+        unmatched_reversals=counts["unmatched_reversals"],
+        bucket=bucket if work.to_score.size else 0,
+        cache_hits=counts["cache_hits"],
+        cache_misses=counts["cache_misses"],
+        wait=waits / 1000,
+        latency=(acknowledged_ms - scored_at) / 1000,
+        stages=work.stages,
+    )

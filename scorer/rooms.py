@@ -1,0 +1,54 @@
+"""Room counts over partitions: each partition keeps its own share exactly and learns the others' a moment later.
+
+A viewer's events go to the viewer's partition, so a room's counts are spread over all of them. Four times a second (by
+default) each partition publishes its shares that changed and reads those of the rooms it has just seen.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+
+from features.engine import FeatureEngine
+from features.store import Store, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+
+class RoomExchange:
+    """Publishes and reads shares of rooms. `owned` gives the partitions whose rows may be touched now."""
+
+    def __init__(
+        self, store: Store, engine: FeatureEngine, owned: Callable[[], Collection[int]], *, interval_s: float
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._owned = owned
+        self._interval_s = interval_s
+
+    async def run(self) -> None:
+        """Exchange for ever; while the store is away, features go on with what is known."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            try:
+                await self.exchange()
+            except StoreUnavailable as error:
+                log.warning("Room counts of other partitions are not fresh: %s", error)
+
+    async def exchange(self) -> None:
+        """Publish the shares that changed, and read those of the rooms that were active, once."""
+        owned = set(self._owned())
+        dirty = {
+            partition: rooms for partition, rooms in self._engine.take_dirty_shares().items() if partition in owned
+        }
+        if dirty:
+            await self._store.publish_shares(dirty)
+        active = [(partition, room) for partition, room in self._engine.active_rooms() if partition in owned]
+        rooms = sorted({room for _, room in active})
+        if not rooms:
+            return
+        shares = dict(zip(rooms, await self._store.read_shares(rooms), strict=True))
+        owned = set(self._owned())  # a rebalance may have taken some meanwhile
+        for partition, room in active:
+            if partition in owned:
+                others = [share for at, share in shares[room].items() if at != partition]
+                self._engine.set_other_shares(partition, room, others)

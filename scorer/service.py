@@ -1,0 +1,263 @@
+"""The service put together: build the parts, run them, take them down in order."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import engines
+from engines.cpu import OnnxModel
+from engines.ladder import Ladder, Rung
+from engines.prior import PriorModel
+from engines.worker import ModelWorker
+from features.catalogue import fingerprint
+from features.engine import FeatureEngine, warm_up
+from features.redis_store import RedisStore, connect
+from features.store import Store, StoreUnavailable, Written
+from scorer.batcher import Batcher, ServiceTimes
+from scorer.checkpointer import Checkpointer
+from scorer.config import Config
+from scorer.health import Health
+from scorer.kafka.sink import Sink
+from scorer.kafka.source import Source
+from scorer.lease import Lease
+from scorer.loop import Loop, patiently
+from scorer.metrics import Metrics
+from scorer.ownership import Ownership
+from scorer.pipeline import Pipeline, Topics
+from scorer.reporter import Reporter
+from scorer.rooms import RoomExchange
+from scorer.watchdog import ProgressWatch, measure_loop_lag
+from scorer.web import WebServer
+
+log = logging.getLogger(__name__)
+
+REFERENCE_MODEL = Path(engines.__file__).parent / "models" / "reference"
+_INFERENCE_TIMEOUT_S = 1.0  # far above any batch: an answer that takes longer is not coming
+_PATIENCE_S = 60.0
+_REPORT_S = 1.0
+
+
+async def run(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit status; raises for what no retry can mend."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    service = Service(config)
+    try:
+        await service.start()
+        await service.serve(stop)
+    finally:
+        await service.close()
+    return 0
+
+
+class Service:
+    """Every part of one running member, and the order in which they start and stop."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.metrics = Metrics()
+        self.health = Health()
+        print_ = fingerprint()
+        folder = config.model.path or REFERENCE_MODEL
+        self._model = OnnxModel.load(folder, features=print_, max_batch=config.batching.max_batch)
+        self._engine = FeatureEngine(capacity=config.features.cache_viewers)
+        warm_up()
+        self._store: Store = _store(config, print_)
+        batching, kafka = config.batching, config.kafka
+        self._ownership = Ownership(
+            self._store,
+            self._engine,
+            owner=f"{os.uname().nodename}:{os.getpid()}",
+            start_from=kafka.start_from,
+            on_out_of_range=kafka.on_offset_out_of_range,
+            drain_s=min(config.drain_s, 3.0),  # within the group's rebalance timeout
+        )
+        self._source = Source(kafka, self._ownership)
+        self._ownership.attach(self._source)
+        self._sink = Sink(kafka, recreated=lambda: self.metrics.producers.add(1))
+        self._rooms = RoomExchange(
+            self._store,
+            self._engine,
+            lambda: self._ownership.leases.keys(),
+            interval_s=config.features.room_refresh_ms / 1000,
+        )
+        self._batcher = Batcher(
+            ServiceTimes(self._model.buckets),
+            max_batch=batching.max_batch,
+            deadline_ms=batching.deadline_ms,
+            publish_late=batching.publish_late,
+        )
+        self._checkpointer = Checkpointer(
+            self._store,
+            _Outcomes(self._engine, self._ownership, self.metrics, self.health),
+            interval_s=config.state.checkpoint_ms / 1000,
+            clock=time.monotonic,
+        )
+        self._fingerprint = print_
+        self._ladder: Ladder | None = None
+        self._server = WebServer(self.health.pages(self.metrics), config.server.host, config.server.port)
+
+    async def start(self) -> None:
+        """Connect; ready once partitions are claimed."""
+        self._server.start()
+        self.health.enter("starting", "connecting to Kafka")
+        await self._sink.start()
+        await self._source.start()
+        self.metrics.model.set(1, *_model_labels(self._model, self._fingerprint))
+        self.health.enter("ready")
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Move records until `stop`, then drain. Raises what one of the parts failed with."""
+        main = self._loop()
+        moving = asyncio.create_task(main.run(stop), name="loop")
+        helpers = [
+            asyncio.create_task(self._rooms.run(), name="rooms"),
+            asyncio.create_task(self._commit(), name="commit"),
+            asyncio.create_task(self._report(), name="report"),
+            asyncio.create_task(measure_loop_lag(time.monotonic, self._lagged), name="loop-lag"),
+        ]
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            done, _ = await asyncio.wait([moving, stopping, *helpers], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            self.health.enter("draining", "finishing what was read")
+            await self._drain(main, moving)
+        finally:
+            for task in [*helpers, stopping, moving]:
+                task.cancel()
+            await asyncio.gather(*helpers, stopping, moving, return_exceptions=True)
+
+    async def _drain(self, main: Loop, moving: "asyncio.Task[None]") -> None:
+        """Finish what was read, within `drain_s`; what is not finished by then, another member does again."""
+        try:
+            async with asyncio.timeout(self._config.drain_s):
+                await moving
+                await main.drain()
+                await self._ownership.drain(list(self._ownership.leases.values()), self._config.drain_s)
+                await self._ownership.commit()
+        except TimeoutError:
+            log.warning("Not everything was finished in %.1f s; it will be done again.", self._config.drain_s)
+
+    async def close(self) -> None:
+        """Leave the group and let go of everything; bounded, whatever does not answer."""
+        self.health.enter("stopped")
+        for closing in (self._source.stop(), self._sink.stop(1.0), self._store.close()):
+            try:
+                async with asyncio.timeout(3.0):
+                    await closing
+            except Exception as error:
+                log.warning("Closing: %s: %s", type(error).__name__, error)
+        if self._ladder is not None:
+            self._ladder.close()
+        self._server.close()
+
+    async def settled(self) -> None:
+        """Wait until all that was read is published and durable."""
+        for lease in list(self._ownership.leases.values()):
+            await lease.settled.wait()
+
+    def _loop(self) -> Loop:
+        config = self._config
+        self._ladder = Ladder(
+            [Rung("full", ModelWorker(self._model), _INFERENCE_TIMEOUT_S)], PriorModel(self._model.manifest)
+        )
+        score_on = config.batching.score_on
+        pipeline = Pipeline(
+            self._engine,
+            self._store,
+            self._ladder,
+            Topics(config.kafka.events_topic, config.kafka.scores_topic, config.kafka.dlq_topic),
+            score_on=None if score_on == "all" else frozenset(score_on),
+            deadline_ms=config.batching.deadline_ms,
+            fingerprint=self._fingerprint,
+            arm="default",
+            clock=_now_ms,
+            patiently=patiently,
+        )
+        return Loop(
+            self._source,
+            self._sink,
+            self._ownership,
+            self._batcher,
+            pipeline,
+            self._checkpointer,
+            self.metrics,
+            in_flight=config.batching.in_flight,
+            clock=_now_ms,
+        )
+
+    def _lagged(self, seconds: float) -> None:
+        self.metrics.loop_lag.observe(seconds)
+        self.health.tick()
+
+    async def _commit(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.state.commit_ms / 1000)
+            await self._ownership.commit()
+
+    async def _report(self) -> None:
+        reporter = Reporter(self._source, self._ownership, self._engine, self.metrics, self.health)
+        watch = ProgressWatch(_PATIENCE_S)
+        while True:
+            await asyncio.sleep(_REPORT_S)
+            lag = reporter.report()
+            watch.check(time.monotonic(), self.metrics.totals().consumed, lag)
+
+
+class _Outcomes:
+    """What follows from how a checkpoint ended."""
+
+    def __init__(self, engine: FeatureEngine, ownership: Ownership, metrics: Metrics, health: Health) -> None:
+        self._engine = engine
+        self._ownership = ownership
+        self._metrics = metrics
+        self._health = health
+
+    def written(self, lease: Lease, sequence: int, seconds: float) -> None:
+        self._engine.release(lease.partition, sequence)
+        self._metrics.checkpoints.add(1, "applied")
+        self._metrics.redis.observe(seconds, 1, "checkpoint")
+        self._health.resume("Redis")
+
+    def refused(self, lease: Lease, outcome: Written) -> None:
+        self._metrics.checkpoints.add(1, outcome.value)
+        self._ownership.refused(lease, outcome)
+
+    def failed(self, error: StoreUnavailable) -> None:
+        self._metrics.checkpoints.add(1, "failed")
+        self._health.wait_for("Redis", str(error))
+        log.warning("A checkpoint waits: %s", error)
+
+
+def _store(config: Config, print_: str) -> Store:
+    redis = config.redis
+    client = connect(
+        redis.url,
+        username=redis.username,
+        password=None if redis.password is None else redis.password.reveal(),
+        cafile=None if redis.cafile is None else str(redis.cafile),
+        cluster=redis.cluster,
+        timeout_s=redis.timeout_ms / 1000,
+    )
+    return RedisStore(
+        client,
+        group=config.kafka.group,
+        topic=config.kafka.events_topic,
+        fingerprint=print_,
+        ttl_s=redis.ttl_days * 86_400,
+    )
+
+
+def _model_labels(model: OnnxModel, print_: str) -> tuple[str, str, str, str]:
+    return f"{model.manifest.name}:{model.manifest.version}", model.engine, print_, version("tipstream")
+
+
+def _now_ms() -> float:
+    return time.time() * 1000

@@ -1,0 +1,145 @@
+"""The source against a real broker, including what aiokafka gets wrong."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.structs import TopicPartition
+
+from scorer.config import Kafka
+from scorer.kafka.source import Source, Unreadable
+from tests.conftest import Topics
+from tests.services.kafka import Broker
+
+pytestmark = pytest.mark.kafka
+
+
+class Notes:
+    """An owner that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.now: list[int] = []
+        self.told = asyncio.Event()
+
+    def assigned(self, partitions: Sequence[int]) -> None:
+        self.now = list(partitions)
+        self.told.set()
+
+    async def revoked(self, partitions: Sequence[int]) -> None:
+        self.now = []
+
+
+@asynccontextmanager
+async def consuming(broker: Broker, topic: str) -> AsyncIterator[tuple[Source, Notes]]:
+    notes = Notes()
+    config = Kafka(bootstrap=broker.bootstrap, group=f"g.{topic}", events_topic=topic)
+    source = Source(config, notes)
+    await source.start()
+    try:
+        while not notes.told.is_set():
+            await source.poll(50)
+        yield source, notes
+    finally:
+        await source.stop()
+
+
+async def produce(broker: Broker, topic: str, partition: int, values: Sequence[bytes]) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap, linger_ms=0)
+    await producer.start()
+    for value in values:  # one batch each
+        await producer.send_and_wait(topic, value, key=b"k", partition=partition)
+    await producer.stop()
+
+
+async def read(source: Source, count: int) -> dict[int, list[bytes]]:
+    """Poll until `count` records have come."""
+    found: dict[int, list[bytes]] = {}
+    while sum(map(len, found.values())) < count:
+        fetched = await source.poll(200)
+        for partition, records in fetched.items():
+            found.setdefault(partition, []).extend(record.value or b"" for record in records)
+    return found
+
+
+async def test_nothing_is_handed_out_before_the_owner_says_from_where(
+    kafka_broker: Broker, kafka_topics: Topics
+) -> None:
+    topic = await kafka_topics("source", 2)
+    await produce(kafka_broker, topic, 0, [b"0", b"1", b"2"])
+    async with consuming(kafka_broker, topic) as (source, notes):
+        assert notes.now == [0, 1]
+        assert [await source.poll(20) for _ in range(5)] == [{}] * 5
+        assert source.resume(0, 1)
+        assert await read(source, 2) == {0: [b"1", b"2"]}
+
+
+async def test_positions_are_committed_and_read_back(kafka_broker: Broker, kafka_topics: Topics) -> None:
+    topic = await kafka_topics("source", 2)
+    await produce(kafka_broker, topic, 1, [b"0", b"1"])
+    async with consuming(kafka_broker, topic) as (source, _):
+        assert await source.committed(1) is None
+        await source.commit({1: 2}, "note")
+        assert await source.committed(1) == 2
+        assert await source.bounds(1) == (0, 2)
+        assert source.generation > 0
+
+
+async def test_an_offset_that_retention_has_passed_is_never_reset_silently(
+    kafka_broker: Broker, kafka_topics: Topics
+) -> None:
+    topic = await kafka_topics("source", 2)
+    await produce(kafka_broker, topic, 0, [b"%d" % i for i in range(6)])
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_broker.bootstrap)
+    await admin.start()
+    await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=4)})
+    await admin.close()
+    async with consuming(kafka_broker, topic) as (source, _):
+        source.resume(0, 1)
+        with pytest.raises(Unreadable, match="offset 1 is not in the topic") as caught:
+            await read(source, 1)
+        assert (caught.value.partition, caught.value.out_of_range) == (0, True)
+        source.resume(0, 4)
+        assert await read(source, 2) == {0: [b"4", b"5"]}
+
+
+async def test_one_corrupt_batch_costs_the_other_partitions_nothing(kafka_broker: Broker, kafka_topics: Topics) -> None:
+    topic = await kafka_topics("source", 4)
+    for partition in range(4):
+        await produce(kafka_broker, topic, partition, [b"%d/%d" % (partition, i) for i in range(10)])
+    flip_a_byte(kafka_broker.folder / "data" / f"{topic}-2", b"2/4")
+    async with consuming(kafka_broker, topic) as (source, _):
+        for partition in range(4):
+            source.resume(partition, 0)
+        given_up: list[Unreadable] = []
+
+        def give_up(error: Unreadable) -> None:
+            given_up.append(error)
+            source.pause(error.partition)
+
+        found: dict[int, list[bytes]] = {}
+        async with asyncio.timeout(30):
+            while not given_up or sum(map(len, found.values())) < 34:
+                try:
+                    fetched = await source.poll(200)
+                except Unreadable as error:
+                    give_up(error)
+                    continue
+                for partition, records in fetched.items():
+                    found.setdefault(partition, []).extend(record.value or b"" for record in records)
+        assert found == {p: [b"%d/%d" % (p, i) for i in range(4 if p == 2 else 10)] for p in range(4)}
+        assert [(error.partition, error.offset) for error in given_up] == [(2, 4)]
+
+
+def flip_a_byte(folder: Path, marker: bytes) -> None:
+    """Damage the record that holds `marker` where it lies on the broker's disk."""
+    (segment,) = folder.glob("*.log")
+    content = bytearray(segment.read_bytes())
+    at = content.index(marker)
+    content[at] ^= 0xFF
+    with segment.open("r+b") as file:
+        file.seek(at)
+        file.write(content[at : at + 1])
