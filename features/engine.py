@@ -136,7 +136,7 @@ class FeatureEngine:
                     pair = known
                     if kind == "gift" and event.coin_type != "paid":
                         code = FREE_GIFT
-            audience = event.online if event.online is not None else event.viewers
+            audience = event.viewers if kind == "raid" else event.online
             badges = 0
             if event.badges:
                 for badge in event.badges:
