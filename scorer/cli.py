@@ -179,8 +179,8 @@ def _log(config: Config) -> None:
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr
     )
-    # At debug the clients print whole requests: viewers' ids, and what SASL sends. What they print at info, our own lines
-    # say better.
+    # At debug the clients print whole requests: viewers' ids, and what SASL sends. What they print at info, our own
+    # lines say better.
     for client in ("aiokafka", "redis", "asyncio"):
         logging.getLogger(client).setLevel(logging.INFO if config.log_level == "debug" else logging.WARNING)
 

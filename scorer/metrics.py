@@ -20,7 +20,7 @@ from scorer.instruments import Counter, Gauge, Histogram, Instrument
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
-Stage = Literal["decode", "load", "features", "inference", "publish", "checkpoint"]
+Stage = Literal["decode", "load", "features", "inference", "publish"]
 Checkpoint = Literal["applied", "fenced", "rewound", "lost", "probed", "failed"]
 RedisCall = Literal["claim", "load", "checkpoint", "rooms"]
 
