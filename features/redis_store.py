@@ -9,8 +9,8 @@ Keys; all of one input partition share a hash tag, so that one script may touch 
 
 `scope` stands for consumer group, input topic and feature fingerprint: a new catalogue has keys of its own.
 
-Writes are never retried blindly. redis-py retries by default, and a retried script whose first reply was lost runs twice;
-here retries are off, and after a lost reply the stored offset says whether the write took place.
+Writes are never retried blindly. redis-py retries by default, and a retried script whose first reply was lost runs
+twice; here retries are off, and after a lost reply the stored offset says whether the write took place.
 """
 
 import hashlib
@@ -43,9 +43,7 @@ class RedisStore:
     `group`, `topic` and `fingerprint` name whose state this is; `ttl_s` is how long a silent viewer is remembered.
     """
 
-    def __init__(
-        self, client: Redis | RedisCluster, *, group: str, topic: str, fingerprint: str, ttl_s: int
-    ) -> None:
+    def __init__(self, client: Redis | RedisCluster, *, group: str, topic: str, fingerprint: str, ttl_s: int) -> None:
         self._client = client
         self._scope = f"{xxhash.xxh32_hexdigest(f'{group}/{topic}'.encode())}{fingerprint[:6]}"
         self._ttl_s = ttl_s
@@ -189,7 +187,7 @@ class _Script:
 def connect(
     url: str, *, username: str | None, password: str | None, cafile: str | None, cluster: bool, timeout_s: float
 ) -> Redis | RedisCluster:
-    """A client with retries off and a bound on each call. `url` is redis:// or rediss:// (TLS, certificates checked)."""
+    """A client with retries off and a bound on each call. `url` is redis://, or rediss:// for checked TLS."""
     options: dict[str, Any] = {
         "username": username,
         "password": password,

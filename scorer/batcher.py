@@ -1,8 +1,9 @@
 """Which records make up the next batch, and which of them are too late to be scored.
 
-Work-conserving: whatever is there is taken at once; records gather only while earlier batches are under way. Earliest
-deadline first across partitions, offset order within each. A record's deadline is its Kafka timestamp plus the budget; a
-record that cannot be scored and acknowledged by then is shed: its state counts, its score is given up.
+Work-conserving: whatever is there is taken at once; records gather only while earlier batches are under way. The
+earliest deadline goes first across partitions, offset order holds within each. A record's deadline is its Kafka
+timestamp plus the budget; one that cannot be scored and acknowledged by then is shed: its state counts, its score is
+given up.
 """
 
 import heapq
@@ -104,6 +105,6 @@ class Batcher:
         return [portion for portion in portions if portion.records]
 
     def _largest(self, left_ms: float) -> int:
-        """The largest bucket that is done within `left_ms`; the largest of all when lateness does not matter any more."""
-        fitting = [b for b in self.times.buckets if b <= self._max_batch and self.times.expected_ms(b) <= left_ms]
-        return min(fitting[-1], self._max_batch) if fitting else self._max_batch
+        """The largest batch that is done within `left_ms`; the largest of all when it is too late for any."""
+        sizes = {min(bucket, self._max_batch) for bucket in self.times.buckets}
+        return max((size for size in sizes if self.times.expected_ms(size) <= left_ms), default=self._max_batch)

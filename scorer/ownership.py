@@ -1,8 +1,8 @@
 """Which partitions are ours: claimed when assigned, drained when revoked, given up when another owner turns up.
 
-The store's offset is the truth about where a partition goes on; what Kafka holds for the group is a copy for tools. Only
-if the store has nothing at all does Kafka's copy matter: it then tells a new partition (start where the configuration
-says) from a store that was emptied (rebuild the rows from what Kafka still has, publish nothing twice).
+The store's offset is the truth about where a partition goes on; what Kafka holds for the group is a copy for tools.
+Only if the store has nothing at all does Kafka's copy matter: it then tells a new partition (start where the
+configuration says) from a store that was emptied (rebuild the rows from what Kafka still has, publish nothing twice).
 """
 
 import asyncio
@@ -101,7 +101,7 @@ class Ownership:
             self._forgetting = asyncio.create_task(self._forget(gone), name="forget")
 
     async def revoked(self, partitions: Sequence[int]) -> None:
-        """Finish what is in flight, for as long as a rebalance may wait; whatever is not finished the next owner redoes."""
+        """Finish what is in flight, for as long as a rebalance may wait; the next owner redoes what is not finished."""
         if partitions:
             log.info("Revoked %s.", _list(partitions))
         leaving = [self.leases[partition] for partition in partitions if partition in self.leases]
@@ -122,7 +122,7 @@ class Ownership:
             self._warm[lease.partition] = (lease.epoch, lease.stored) if settled else (-1, None)
 
     async def commit(self) -> None:
-        """Tell Kafka how far the store is, for the tools that show lag. Never backwards: while rows are rebuilt, not at all."""
+        """Tell Kafka how far the store is, for the tools that show lag. Never backwards: not while rows are rebuilt."""
         offsets = {
             partition: lease.stored
             for partition, lease in self.leases.items()

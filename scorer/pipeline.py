@@ -2,8 +2,8 @@
 
     take -> decode -> find rows (load the missing ones) -> update rows, write features -> infer -> encode
 
-`Pipeline.read` does everything up to the features, in the order that batches are taken, because each batch builds upon the
-rows that the one before it left. `Pipeline.score` does the rest, and may overlap with the reading of later batches.
+`Pipeline.read` does everything up to the features, in the order that batches are taken, because each batch builds upon
+the rows that the one before it left. `Pipeline.score` does the rest, and may overlap with the reading of later batches.
 """
 
 import asyncio

@@ -5,8 +5,8 @@ from typing import Any
 
 from scorer.config import Kafka
 
-# A JoinGroup waits for the whole group, so a request may last as long as a rebalance; but one broker that does not answer
-# holds up every new connection for as long as a request may last (aiokafka opens them one at a time). Hence: just above.
+# A JoinGroup waits for the whole group, so a request may last as long as a rebalance; but one broker that does not
+# answer holds up every new connection for as long (aiokafka opens them one at a time). Hence: just above.
 REBALANCE_TIMEOUT_MS = 5_000
 REQUEST_TIMEOUT_MS = 8_000
 

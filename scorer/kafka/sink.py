@@ -82,6 +82,8 @@ class Sink:
 
     async def publish(self, outgoing: Sequence[Outgoing]) -> None:
         """Returns once everything is acknowledged; while Kafka is away, that is when it is back."""
+        if not outgoing:
+            return
         publication = _Publication(outgoing)
         self._waiting[publication] = None
         try:

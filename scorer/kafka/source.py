@@ -2,10 +2,10 @@
 
 Facts about aiokafka 0.14 that shape this file:
 
-* `getmany` moves the positions of all partitions and then raises if one of them has an error; what it had for the others
-  is gone. So after any exception every partition is put back to the first record that was not handed out.
-* `getmany` must not be cancelled (it then believes for ever that a poll is under way, and `max_poll_interval_ms` no longer
-  protects the group); it is only ever ended by its own timeout.
+* `getmany` moves the positions of all partitions and then raises if one of them has an error; what it had for the
+  others is gone. So after any exception every partition is put back to the first record that was not handed out.
+* `getmany` must not be cancelled (it then believes for ever that a poll is under way, and `max_poll_interval_ms` no
+  longer protects the group); it is only ever ended by its own timeout.
 * Records of newly assigned partitions arrive while `on_partitions_assigned` still runs. Pausing them as its very first
   step, before anything is awaited, holds them back until the owner has claimed its state and sought its offset.
 * A partition without a position makes every `getmany` raise at once, paused or not: it is given one with the pause.
@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError, OffsetOutOfRangeError
 
 from scorer.config import Kafka
 from scorer.kafka.client import REBALANCE_TIMEOUT_MS, options
@@ -110,6 +110,8 @@ class Source:
             if (unreadable := self._out_of_range(error)) is None:
                 return {}
             raise unreadable from error
+        except ConsumerStoppedError:
+            raise
         except Exception as error:
             self._put_back()
             log.warning("Reading failed, and is repeated partition by partition: %s", error)
@@ -120,10 +122,10 @@ class Source:
         """Find the partition that cannot be read, without losing what the others have."""
         for partition, offset in list(self._next.items()):
             tp = self._tp(partition)
-            if not self._is_ours(tp) or tp in self._consumer.paused():
+            if not self._is_ours(tp) or tp in self._consumer.paused() or self.lag(partition) == 0:
                 continue
             try:
-                fetched = await self._consumer.getmany(tp, timeout_ms=500)
+                fetched = await self._consumer.getmany(tp, timeout_ms=1_000)
             except Exception as error:
                 self._put_back()
                 if (count := self._failures.get((partition, offset), 0) + 1) < _ATTEMPTS:
@@ -154,7 +156,7 @@ class Source:
         offsets: Mapping[TopicPartition, int] = error.args[0]
         for tp, offset in offsets.items():
             if self._next.get(tp.partition) == offset:
-                reason = f"offset {offset} is not in the topic any more (retention has passed it, or the topic was made anew)"
+                reason = f"offset {offset} is not in the topic: retention has passed it, or the topic was made anew"
                 return Unreadable(tp.partition, offset, reason, out_of_range=True)
         return None
 

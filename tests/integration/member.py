@@ -25,9 +25,7 @@ class Setup:
     partitions: int
 
 
-async def make_setup(
-    bootstrap: str, redis_url: str, topics: Topics, *, partitions: int = 4, **batching: Any
-) -> Setup:
+async def make_setup(bootstrap: str, redis_url: str, topics: Topics, *, partitions: int = 4, **batching: Any) -> Setup:
     """Create the three topics; by default nothing is shed, because a test machine may be slow."""
     names = [await topics(name, partitions) for name in ("events", "scores", "dlq")]
     kafka = Kafka(
@@ -55,9 +53,11 @@ async def serving(config: Config) -> AsyncIterator[Service]:
     try:
         await service.start()
         running = asyncio.create_task(service.serve(stop))
-        yield service
-        stop.set()
-        await running
+        try:
+            yield service
+        finally:
+            stop.set()
+            await running
     finally:
         await service.close()
 

@@ -111,7 +111,9 @@ async def test_two_halves_score_as_the_whole(kafka_broker: Broker, kafka_topics:
 async def test_late_events_are_shed_and_their_state_counts(
     kafka_broker: Broker, kafka_topics: Topics, redis_url: str
 ) -> None:
-    setup = await make_setup(kafka_broker.bootstrap, redis_url, kafka_topics, partitions=1, publish_late=False, deadline_ms=1)
+    setup = await make_setup(
+        kafka_broker.bootstrap, redis_url, kafka_topics, partitions=1, publish_late=False, deadline_ms=1
+    )
     events = chatter(100, seed=3)
     await produce(setup, [record(event, 1) for event in events])
     async with serving(setup.config) as service:
