@@ -139,7 +139,7 @@ class Acts:
             self._gifts += 1
             world.note(tip.rows, np.repeat(one, len(tip.rows)))
             seats.leave_ms[seat] = max(seats.leave_ms[seat], tip.last_ms + 500)
-            if seats.panel_ms[seat] and rng.random() < 0.7:  # most have then done what they came for
+            if seats.panel_ms[seat] and rng.random() < behaviour.PANEL_DONE:
                 seats.panel_ms[seat] = tip.last_ms + rng.integers(500, 3_000)
         seats.desire[at] *= np.where(seats.tipped[at], np.float32(1), np.float32(behaviour.REPEAT))
         seats.tipped[at] = True

@@ -2,8 +2,6 @@
 
 from typing import Final
 
-import msgspec
-
 from features.events import encode
 from replay.recording import Record
 from replay.simulate.simulator import Moment
@@ -23,9 +21,7 @@ def records(moment: Moment, traffic: Traffic) -> list[Record]:
     ]
     if traffic.truth:
         return [
-            record._replace(headers=[(CHANCE_HEADER, msgspec.json.encode([round(p, 7) for p in chance]))])
-            if event.viewer_id
-            else record
+            record._replace(headers=[(CHANCE_HEADER, b"[%.7f,%.7f]" % tuple(chance))]) if event.viewer_id else record
             for record, event, chance in zip(made, moment.events, moment.chance.tolist(), strict=True)
         ]
     return made

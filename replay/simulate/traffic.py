@@ -7,6 +7,7 @@ import msgspec
 from replay.simulate import behaviour
 
 MAX_VIEWERS: Final = 50_000_000
+_WATCHING_PER_ROOM: Final = 100
 
 
 class TrafficError(ValueError):
@@ -23,7 +24,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     viewers: int = 0
     """People who may come; 0 means ten for each one who is watching at a time."""
     rooms: int = 0
-    """Streamers, about two thirds of whom are live at a time; 0 means one for every 150 watching, at least 8."""
+    """Streamers, about two thirds of whom are live at a time; 0 means one for every 100 watching, at least 8."""
     start_ms: int = 1_735_743_600_000
     """When the traffic starts, Unix time in ms: 2025-01-01 15:00 UTC."""
     heartbeat_s: float = 20.0
@@ -59,6 +60,11 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise TrafficError(f"diurnal is {self.diurnal}: it is peak over trough, 1 or more.")
         if self.heartbeat_s < 2:
             raise TrafficError(f"heartbeat_s is {self.heartbeat_s}: at least 2 seconds between heartbeats.")
+        if self.watching <= 0:
+            raise TrafficError(
+                f"The audience figures of {self.rooms:,} rooms alone make {self.rooms * behaviour.STATS_RATE:,.0f} "
+                f"events per second, and rate is {self.rate}: raise it, or lower rooms."
+            )
         if self.population > MAX_VIEWERS:
             raise TrafficError(
                 f"This traffic has {self.population:,} viewers, and each takes about 60 bytes: at most "
@@ -68,7 +74,11 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def watching(self) -> float:
         """Viewers who watch at a time, on average, so that the rate comes out."""
-        return self.rate / behaviour.events_per_viewer_second(self.heartbeat_s) / (1 + self.duplicate_share)
+        once = self.rate / (1 + self.duplicate_share)
+        per_viewer = behaviour.events_per_viewer_second(self.heartbeat_s)
+        if self.rooms:
+            return (once - self.rooms * behaviour.STATS_RATE) / per_viewer
+        return once / (per_viewer + behaviour.STATS_RATE / _WATCHING_PER_ROOM)
 
     @property
     def population(self) -> int:
@@ -78,4 +88,4 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def streamers(self) -> int:
         """How many streamers there are."""
-        return self.rooms or max(8, int(self.watching / 100))
+        return self.rooms or max(8, int(self.watching / _WATCHING_PER_ROOM))
