@@ -65,7 +65,7 @@ class Source:
     def __init__(self, config: Kafka, owner: Owner) -> None:
         self._topic = config.events_topic
         self._next: dict[int, int] = {}  # by partition: the first offset not handed out
-        self._failures: dict[tuple[int, int], int] = {}
+        self._failures: dict[int, tuple[int, int]] = {}  # by partition: the offset that cannot be read, attempts
         self._listener = _Listener(self, owner)
         self._consumer = AIOKafkaConsumer(
             **options(config),
@@ -124,12 +124,16 @@ class Source:
             tp = self._tp(partition)
             if not self._is_ours(tp) or tp in self._consumer.paused() or self.lag(partition) == 0:
                 continue
+            failed_at, count = self._failures.get(partition, (-1, 0))
+            # Record by record where there was a failure: the good ones before the bad one are not given up with it.
+            limit = 1 if count else None
             try:
-                fetched = await self._consumer.getmany(tp, timeout_ms=1_000)
+                fetched = await self._consumer.getmany(tp, timeout_ms=1_000, max_records=limit)
             except Exception as error:
                 self._put_back()
-                if (count := self._failures.get((partition, offset), 0) + 1) < _ATTEMPTS:
-                    self._failures[partition, offset] = count
+                count = count + 1 if failed_at == offset else 1
+                self._failures[partition] = (offset, count)
+                if count < _ATTEMPTS:
                     continue
                 reason = f"the record batch at offset {offset} cannot be decoded ({type(error).__name__}: {error})"
                 raise Unreadable(partition, offset, reason, out_of_range=False) from error
@@ -169,6 +173,7 @@ class Source:
         except IllegalStateError:
             return False
         self._next[partition] = offset
+        self._failures.pop(partition, None)
         return True
 
     def pause(self, partition: int) -> None:
