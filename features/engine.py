@@ -13,7 +13,7 @@ from features.catalogue import HISTORY_LENGTH, N_CHANNELS, N_FEATURES
 from features.columns import COLUMNS, LINE
 from features.events import BADGES, ROOM_LEVEL, Event
 from features.kernel import walk
-from features.packing import unpack, words_of
+from features.packing import RowBytes
 from features.rows import FREE_GIFT, ROOM, TYPE_CODE, RowVersionError
 from features.shares import sum_shares
 
@@ -67,6 +67,16 @@ class Batch:
     missing: list[RowKey]
     erased: list[tuple[int, str, Viewer | None]]  # partition, viewer_id, who is to be forgotten
     changed: tuple[NDArray[np.int32], ...] = ()  # slots of the viewers, pairs and rooms that changed
+
+
+def _change(changes: dict[int, Changes], partition: int, viewer_id: str) -> ViewerChange:
+    changed = changes.get(partition)
+    if changed is None:
+        changed = changes[partition] = Changes()
+    change = changed.viewers.get(viewer_id)
+    if change is None:
+        change = changed.viewers[viewer_id] = ViewerChange()
+    return change
 
 
 class FeatureEngine:
@@ -230,20 +240,17 @@ class FeatureEngine:
         """Return, by partition, the rows that the computed batch changed, packed as of now."""
         cache = self._cache
         out: dict[int, Changes] = {}
-
-        def viewer_change(partition: int, viewer_id: str) -> ViewerChange:
-            return out.setdefault(partition, Changes()).viewers.setdefault(viewer_id, ViewerChange())
-
         for partition, viewer_id, _ in batch.erased:
             if partition in cache.partitions:
-                viewer_change(partition, viewer_id).erased = True
+                _change(out, partition, viewer_id).erased = True
         viewers, pairs, rooms = batch.changed
         for slot, row in zip(viewers.tolist(), cache.viewers.pack(viewers), strict=True):
             if viewer := cache.viewers.owners[slot]:
-                viewer_change(viewer.partition, viewer.id).row = row
+                _change(out, viewer.partition, viewer.id).row = row
         for slot, row in zip(pairs.tolist(), cache.pairs.pack(pairs), strict=True):
             if pair := cache.pairs.owners[slot]:
-                viewer_change(pair[0].partition, pair[0].id).pairs[pair[1]] = row
+                viewer, streamer = pair
+                _change(out, viewer.partition, viewer.id).pairs[streamer] = row
         for slot, row in zip(rooms.tolist(), cache.rooms.pack(rooms), strict=True):
             if room := cache.rooms.owners[slot]:
                 out.setdefault(room.partition, Changes()).rooms[room.id] = row
@@ -288,7 +295,7 @@ class FeatureEngine:
             room.others = -1
         if shares:
             known = np.zeros(len(shares), ROOM)
-            unpack("room", words_of(known), range(len(shares)), shares)
+            RowBytes("room", known).unpack(range(len(shares)), shares)
             room.others = others.take(room, 0)
             sum_shares(known, others.rows, room.others)
 

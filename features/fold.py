@@ -170,6 +170,12 @@ def is_repeated(viewer: Any, event: Any) -> bool:
 
 
 @inner
+def place_of(pair: Any) -> int:
+    """Return a number for this visit of this pair of the viewer; the pair's own is the upper half."""
+    return (pair.number << 32) + pair.total[LONG_VISITS]
+
+
+@inner
 def remember(viewer: Any, pair: Any, event: Any, time: int) -> None:
     """Remember an event: its id, and its line in the history."""
     slot = viewer.seen % HISTORY
@@ -177,8 +183,7 @@ def remember(viewer: Any, pair: Any, event: Any, time: int) -> None:
     viewer.past_time[slot] = time
     viewer.past_minor[slot] = event.minor
     viewer.past_size[slot] = event.text_len if event.type == _COMMENT else event.count
-    viewer.past_pair[slot] = pair.number
-    viewer.past_visit[slot] = pair.total[LONG_VISITS]
+    viewer.past_place[slot] = place_of(pair)
     viewer.past_type[slot] = event.type
     viewer.seen += 1
 

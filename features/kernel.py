@@ -25,9 +25,9 @@ from features.catalogue import (
     day_circle,
 )
 from features.compiled import compiled, inner
-from features.fold import DELTA, KIND, advance_pair, fold, is_repeated, observe, remember, take_back
+from features.fold import DELTA, KIND, advance_pair, fold, is_repeated, observe, place_of, remember, take_back
 from features.reading import add_others, read_event, read_pair, read_room, read_viewer, since
-from features.rows import EVENTS, LONG_EVENTS, LONG_VISITS, TIPS, TYPE_CODE
+from features.rows import EVENTS, LONG_EVENTS, TIPS, TYPE_CODE
 
 # What `status` and `flags` say about an event.
 FRESH: Final = 0
@@ -78,20 +78,20 @@ def _write_features(out: NDArray[np.float32], values: NDArray[np.int64]) -> None
 def _write_history(out: NDArray[np.float32], viewer: Any, pair: Any) -> None:
     """Write the remembered events, newest first; what is not there yet stays zero."""
     known = min(viewer.seen, HISTORY_LENGTH)
-    visit = pair.total[LONG_VISITS]
+    place = place_of(pair)
     slot = (viewer.seen - 1) % HISTORY_LENGTH
     for i in range(known):
         before = (slot - 1) % HISTORY_LENGTH
         time = viewer.past_time[slot]
         code = viewer.past_type[slot]
-        same_streamer = viewer.past_pair[slot] == pair.number
+        same_streamer = viewer.past_place[slot] >> 32 == pair.number
         out[i, 0] = code
         out[i, 1] = lg(min(max(viewer.clock - time, 0), _OLDEST))
         out[i, 2] = lg(min(max(time - viewer.past_time[before], 0), _OLDEST))
         out[i, 3] = lg(viewer.past_minor[slot])
         out[i, 4] = lg(viewer.past_size[slot])
         out[i, 5] = KIND[code] == TIPS
-        out[i, 6] = same_streamer and viewer.past_visit[slot] == visit
+        out[i, 6] = viewer.past_place[slot] == place
         out[i, 7] = same_streamer
         slot = before
     if known > 0:

@@ -86,8 +86,7 @@ VIEWER: Final = np.dtype(
         ("past_time", "i8", (HISTORY,)),
         ("past_minor", "i8", (HISTORY,)),
         ("past_size", "i4", (HISTORY,)),  # text length of a comment, else the count
-        ("past_pair", "i4", (HISTORY,)),  # the pair's number
-        ("past_visit", "i4", (HISTORY,)),  # the number of the visit within the pair
+        ("past_place", "i8", (HISTORY,)),  # which visit of which pair
         ("past_type", "u1", (HISTORY,)),
     ],
     align=True,

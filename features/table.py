@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from features.packing import pack, unpack, words_of
+from features.packing import RowBytes
 
 Owner = TypeVar("Owner")
 
@@ -24,7 +24,7 @@ class Table(Generic[Owner]):
         self.owners: list[Owner | None] = []
         self._free: list[int] = []
         self._oldest: list[tuple[int, int]] = []  # (slot, touched when listed), the oldest last
-        self._words = words_of(self.rows)
+        self._bytes = RowBytes(name, self.rows)
 
     def __len__(self) -> int:
         return len(self.owners) - len(self._free)
@@ -34,7 +34,7 @@ class Table(Generic[Owner]):
         if self._free:
             slot = self._free.pop()
             self.owners[slot] = owner
-            self._words.bytes1[slot] = 0
+            self._bytes.lines[slot] = 0
         else:
             slot = len(self.owners)
             if slot == len(self.rows):
@@ -52,7 +52,7 @@ class Table(Generic[Owner]):
         more = len(self.rows)
         self.rows = np.concatenate([self.rows, np.zeros(more, self.rows.dtype)])
         self.touched = np.concatenate([self.touched, np.zeros(more, np.int64)])
-        self._words = words_of(self.rows)
+        self._bytes = RowBytes(self.name, self.rows)
 
     def oldest(self) -> tuple[Owner, int] | None:
         """Return the owner of the row that has gone unchanged longest, and since which batch; None if there is none."""
@@ -77,8 +77,8 @@ class Table(Generic[Owner]):
 
     def pack(self, slots: NDArray[np.int32]) -> list[bytes]:
         """Return the rows at these slots as bytes."""
-        return pack(self.name, self._words, slots)
+        return self._bytes.pack(slots)
 
     def unpack(self, slots: Sequence[int], blobs: Sequence[bytes]) -> None:
         """Read packed rows into slots whose rows are zero. Raises RowVersionError."""
-        unpack(self.name, self._words, slots, blobs)
+        self._bytes.unpack(slots, blobs)

@@ -216,7 +216,7 @@ class Oracle:
         kind = KIND.get(event.type)
         if event.type == "gift" and event.coin_type != "paid":
             kind = "free"
-            key = event.combo_id and f"combo {event.combo_id}" or f"tx {event.gift_tx_id}"
+            key = (event.combo_id and f"combo {event.combo_id}") or f"tx {event.gift_tx_id}"
             if key != pair.free_key:
                 self._add(viewer, pair, None, Fact(time, "free", 1))
             pair.free_key = key

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from features.engine import FeatureEngine
-from tests.features.harness import Lines, Record, Rows, assert_same, join, run_batch
+from tests.features.harness import Lines, Record, Rows, assert_same, run_batch
 from tests.features.oracle import Oracle
 from tests.features.traffic import streams
 
