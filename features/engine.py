@@ -236,14 +236,23 @@ class FeatureEngine:
                 cache.viewers.touched[cache.partitions[partition].viewers[viewer_id].slot] = batch.sequence
         return computed
 
-    def changes(self, batch: Batch) -> dict[int, Changes]:
-        """Return, by partition, the rows that the computed batch changed, packed as of now."""
+    def changes(self, *batches: Batch) -> dict[int, Changes]:
+        """Return, by partition, the rows that the computed batches changed, packed as of now.
+
+        A row that several of them changed, as the room's that everybody watches, is packed once.
+        """
         cache = self._cache
         out: dict[int, Changes] = {}
-        for partition, viewer_id, _ in batch.erased:
-            if partition in cache.partitions:
-                _change(out, partition, viewer_id).erased = True
-        viewers, pairs, rooms = batch.changed
+        for batch in batches:
+            for partition, viewer_id, _ in batch.erased:
+                if partition in cache.partitions:
+                    _change(out, partition, viewer_id).erased = True
+        if len(batches) == 1:
+            viewers, pairs, rooms = batches[0].changed
+        else:
+            viewers, pairs, rooms = (
+                np.unique(np.concatenate(slots)) for slots in zip(*(batch.changed for batch in batches), strict=True)
+            )
         for slot, row in zip(viewers.tolist(), cache.viewers.pack(viewers), strict=True):
             if viewer := cache.viewers.owners[slot]:
                 _change(out, viewer.partition, viewer.id).row = row
@@ -266,6 +275,11 @@ class FeatureEngine:
         """Return how many rows of each table are in memory."""
         cache = self._cache
         return {"viewer": len(cache.viewers), "pair": len(cache.pairs), "room": len(cache.rooms)}
+
+    def rows_in_memory(self) -> dict[str, int]:
+        """Return how many rows of each table are in memory."""
+        cache = self._cache
+        return {table.name: len(table) for table in (cache.viewers, cache.pairs, cache.rooms)}
 
     def take_dirty_shares(self) -> dict[int, dict[str, bytes]]:
         """Return, by partition and room, this process's shares of rooms that changed since the last call, packed."""

@@ -1,7 +1,6 @@
 """Progress made durable, off the path to the score: one fenced write at a time for each partition.
 
-While a write is under way the batches that are acknowledged meanwhile gather, and go out as the next one: a busy
-partition makes fewer, larger writes.
+What is acknowledged while a write is under way gathers and goes out as the next one.
 """
 
 import asyncio
@@ -38,10 +37,9 @@ class Listener(Protocol):
 class Checkpointer:
     """Writes what leases have gathered. `clock` is monotonic, in seconds."""
 
-    def __init__(self, store: Store, listener: Listener, *, interval_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, listener: Listener, *, clock: Callable[[], float]) -> None:
         self._store = store
         self._listener = listener
-        self._interval_s = interval_s
         self._clock = clock
         self._writers: dict[Lease, asyncio.Task[None]] = {}
 
@@ -57,8 +55,6 @@ class Checkpointer:
     async def _write_all(self, lease: Lease) -> None:
         try:
             while lease.progress:
-                if self._interval_s:
-                    await asyncio.sleep(self._interval_s)
                 await self._write(lease)
         finally:
             del self._writers[lease]

@@ -11,7 +11,7 @@ from scorer.record import Record
 
 
 class Progress(NamedTuple):
-    """Rows that are published and wait to be checkpointed."""
+    """Rows whose events are published, and that wait to be written."""
 
     offset: int
     """The next offset after the events in them."""
@@ -34,12 +34,14 @@ class Lease:
     queue: deque[Record] = field(default_factory=deque)
     """Records read and not yet in a batch."""
     progress: deque[Progress] = field(default_factory=deque)
+    read_to: int | None = None
+    """What the rows in memory are as of, where that is ahead of `progress`."""
     in_flight: int = 0
     """Batches of which some record is being scored or published."""
     lost: bool = False
     """No longer ours, or not where we believed: nothing more may be published or written."""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set while nothing is in flight and nothing waits to be checkpointed."""
+    """Set while nothing is in flight and all that was read is in the store."""
 
     def __post_init__(self) -> None:
         self.settled.set()
@@ -67,7 +69,7 @@ class Lease:
 
     def note(self) -> None:
         """Set `settled` when it is so."""
-        if self.in_flight == 0 and not self.progress:
+        if self.lost or (self.in_flight == 0 and not self.progress and self.read_to is None):
             self.settled.set()
         else:
             self.settled.clear()

@@ -11,7 +11,7 @@ from scorer.batcher import Batcher, Portion
 from scorer.checkpointer import Checkpointer
 from scorer.kafka.sink import Sink
 from scorer.kafka.source import Source, Unreadable
-from scorer.lease import Progress
+from scorer.lease import Lease, Progress
 from scorer.metrics import Metrics
 from scorer.ownership import Ownership, Stopped
 from scorer.pipeline import Pipeline, Work, statistics
@@ -21,9 +21,8 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _IDLE_POLL_MS = 200
 _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)  # waits between attempts at a store that cannot serve; the last one repeats
-NO_CHANGES = Changes({}, {})
-
-_UNWRITTEN = 64  # batches of one partition that may wait for a checkpoint before intake pauses
+_NO_CHANGES = Changes({}, {})
+_UNWRITTEN = 64  # cuts of one partition that may wait for a checkpoint before intake pauses
 
 
 async def patiently(call: Callable[[], Awaitable[_T]]) -> _T:
@@ -52,6 +51,7 @@ class Loop:
         metrics: Metrics,
         *,
         in_flight: int,
+        checkpoint_ms: float,
         clock: Callable[[], float],
     ) -> None:
         self._source = source
@@ -65,6 +65,9 @@ class Loop:
         self._clock = clock
         self._last: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self._interval_ms = checkpoint_ms
+        self._cut_ms = 0.0
+        self._uncut: set[Lease] = set()  # with rows in memory that no cut holds yet
         self._failure: BaseException | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -78,15 +81,45 @@ class Loop:
             portions = self._batcher.take(self._ownership.leases.values(), self._clock())
             for portion in portions:  # at once, so that a revocation waits for them
                 portion.lease.begin()
-            await self._start(portions)
+            if portions:
+                await self._start(portions)
+            if self._uncut and self._clock() - self._cut_ms >= self._interval_ms:
+                async with self._ownership.steady:
+                    self.cut()
 
-    async def drain(self) -> None:
-        """Wait for the batches in flight."""
-        if self._running:
-            await asyncio.wait(self._running)
+    def cut(self) -> None:
+        """Have all that was read so far made durable, once it is published. Only while `steady` is held."""
+        self._cut_ms = self._clock()
+        if (cut := self._pipeline.cut()) is None:
+            return
+        steps: list[tuple[Lease, Progress]] = []
+        for lease in self._uncut:
+            if lease.read_to is not None and not lease.lost:
+                changes = cut.changes.get(lease.partition, _NO_CHANGES)
+                steps.append((lease, Progress(lease.read_to, cut.sequence, changes)))
+                lease.begin()
+                lease.read_to = None
+        self._uncut.clear()
+        task = asyncio.create_task(self._save(steps, self._last), name=f"save-{cut.sequence}")
+        self._running.add(task)
+        task.add_done_callback(self._done)
+
+    async def _save(self, steps: list[tuple[Lease, Progress]], last: "asyncio.Task[None] | None") -> None:
+        """Write rows once the last batch in them is acknowledged, and with it all before it."""
+        if last is not None and not last.done():
+            await asyncio.wait([last])
+        if self._failure is not None:
+            return  # some score may not be out: the store stays where it is, and the next owner goes on from there
+        for lease, progress in steps:
+            self._checkpointer.add(lease, progress)
+            lease.end()
 
     def _poll_ms(self) -> int:
-        return 0 if any(lease.queue for lease in self._ownership.leases.values()) else _IDLE_POLL_MS
+        if any(lease.queue for lease in self._ownership.leases.values()):
+            return 0
+        if self._uncut:
+            return max(1, min(_IDLE_POLL_MS, int(self._interval_ms - (self._clock() - self._cut_ms))))
+        return _IDLE_POLL_MS
 
     async def _poll(self, timeout_ms: int) -> None:
         if any(len(lease.progress) > _UNWRITTEN for lease in self._ownership.leases.values()):
@@ -121,6 +154,9 @@ class Loop:
             if not portions:
                 return
             work = await self._pipeline.read(portions)
+            for portion in portions:
+                portion.lease.read_to = portion.records[-1].offset + 1
+                self._uncut.add(portion.lease)
         await self._slots.acquire()
         task = asyncio.create_task(self._finish(work, self._last), name=f"batch-{work.sequence}")
         self._last = task
@@ -136,9 +172,6 @@ class Loop:
             acknowledged_ms = self._clock()
             if previous is not None and not previous.done():
                 await asyncio.wait([previous])
-            for portion in work.portions:
-                changes = work.changes.get(portion.lease.partition, NO_CHANGES)
-                self._checkpointer.add(portion.lease, Progress(portion.records[-1].offset + 1, work.sequence, changes))
         finally:
             for portion in work.portions:
                 portion.lease.end()
@@ -150,6 +183,9 @@ class Loop:
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._slots.release()
+        self._done(task)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and self._failure is None:
             self._failure = error

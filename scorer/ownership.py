@@ -6,8 +6,9 @@ configuration says) from a store that was emptied (rebuild the rows from what Ka
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from features.engine import Changes, FeatureEngine
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # waits between attempts at a claim; the last one repeats
 _COMMIT_S = 1.0
+_DRAIN_STEP_S = 0.05
 _NOTHING = Changes({}, {})
 
 
@@ -77,11 +79,16 @@ class Ownership:
         self._warm: dict[int, tuple[int, int | None]] = {}  # epoch and offset that the engine's rows are as of
         self._committed: dict[int, int] = {}
         self._topic: Topic | None = None
+        self._cut: Callable[[], None] = lambda: None
         self._forgetting: asyncio.Task[None] | None = None  # held, or it might be collected before it has run
 
     def attach(self, topic: Topic) -> None:
         """Say where records come from, before the first assignment."""
         self._topic = topic
+
+    def attach_loop(self, cut: Callable[[], None]) -> None:
+        """Say how to have all that was read made durable."""
+        self._cut = cut
 
     @property
     def topic(self) -> Topic:
@@ -139,14 +146,17 @@ class Ownership:
             self._committed.update(offsets)
 
     async def drain(self, leases: Sequence[Lease], seconds: float) -> bool:
-        """Wait until nothing of these is in flight or unwritten. False if it took too long."""
-        waiting = [asyncio.ensure_future(lease.settled.wait()) for lease in leases]
-        if not waiting:
-            return True
-        _, late = await asyncio.wait(waiting, timeout=seconds)
-        for task in late:
-            task.cancel()
-        return not late
+        """Wait until all that was read of these is published and in the store. False if it took too long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while waiting := [lease for lease in leases if not lease.settled.is_set()]:
+                    async with self.steady:
+                        self._cut()  # again and again: a batch that was just taken may follow
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(waiting[0].settled.wait(), _DRAIN_STEP_S)
+        except TimeoutError:
+            return False
+        return True
 
     def refused(self, lease: Lease, outcome: Written) -> None:
         """A checkpoint was refused: another owner came, or the store went back in time or lost everything."""

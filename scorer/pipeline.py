@@ -10,13 +10,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.ladder import Ladder
-from features.engine import Changes, FeatureEngine
+from features.engine import Batch, Changes, FeatureEngine
 from features.events import Event, Reject, decode
 from features.kernel import CLAMPED, COLD_START, FRESH, LATE, UNMATCHED
 from features.store import Store
@@ -47,11 +47,18 @@ class Work:
     cold: NDArray[np.bool_]
     to_score: NDArray[np.intp]
     """Indices of the events that get a score, ascending."""
-    changes: dict[int, Changes]
     taken_ms: float
     features_ms: float
     counts: Counter[str] = field(default_factory=Counter)
     stages: dict[Stage, float] = field(default_factory=dict)
+
+
+class Cut(NamedTuple):
+    """State as of a batch."""
+
+    sequence: int
+    changes: dict[int, Changes]
+    """By partition, since the cut before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ class Pipeline:
         self._arm = arm
         self._clock = clock
         self._patiently = patiently
+        self._uncut: list[Batch] = []
         self._one_at_a_time = (
             asyncio.Lock()
         )  # batches are scored, and handed to the sink, in the order of their reading
@@ -116,7 +124,7 @@ class Pipeline:
             self._engine.admit(batch.missing, rows)
         loaded_ms = self._clock()
         computed = self._engine.compute(batch)
-        changes = self._engine.changes(batch)
+        self._uncut.append(batch)
         features_ms = self._clock()
         work = Work(
             portions=portions,
@@ -129,7 +137,6 @@ class Pipeline:
             history=computed.history,
             cold=(computed.flags & COLD_START) != 0,
             to_score=np.empty(0, np.intp),
-            changes=changes,
             taken_ms=taken_ms,
             features_ms=features_ms,
         )
@@ -150,13 +157,25 @@ class Pipeline:
         self._decide(work, index, computed.status)
         return work
 
+    def cut(self) -> Cut | None:
+        """The rows that were changed since the last cut, as of now; None if there are none. Between two batches only.
+
+        Packing them now and then instead of with every batch does the rows that many batches change once.
+        """
+        if not self._uncut:
+            return None
+        batches, self._uncut = self._uncut, []
+        return Cut(batches[-1].sequence, self._engine.changes(*batches))
+
     def _decide(self, work: Work, index: NDArray[np.intp], status: NDArray[np.uint8]) -> None:
         """Which events get a score, and what becomes of the others."""
-        shed = np.array([shed for portion in work.portions for shed in portion.shed], np.bool_)[index]
-        rebuilt = np.array(
-            [record.offset < portion.lease.publish_from for portion in work.portions for record in portion.records],
-            np.bool_,
-        )[index]
+        shed = np.array([late for portion in work.portions for late in portion.shed], np.bool_)[index]
+        rebuilt = np.zeros(len(work.records), np.bool_)
+        for portion in work.portions:
+            lease = portion.lease
+            if portion.records[0].offset < lease.publish_from:
+                offsets = np.array([record.offset for record in work.records])
+                rebuilt |= (work.partitions == lease.partition) & (offsets < lease.publish_from)
         wanted = np.array([self._wants(event) for event in work.events], np.bool_)
         duplicate = status != FRESH
         state_only = ~duplicate & (~wanted | rebuilt)

@@ -96,7 +96,6 @@ class Service:
         self._checkpointer = Checkpointer(
             self._store,
             _Outcomes(self._engine, self._ownership, self.metrics, self.health),
-            interval_s=config.state.checkpoint_ms / 1000,
             clock=time.monotonic,
         )
         self._fingerprint = print_
@@ -115,6 +114,7 @@ class Service:
     async def serve(self, stop: asyncio.Event) -> None:
         """Move records until `stop`, then drain. Raises what one of the parts failed with."""
         main = self._loop()
+        self._ownership.attach_loop(main.cut)
         moving = asyncio.create_task(main.run(stop), name="loop")
         helpers = [
             asyncio.create_task(self._rooms.run(), name="rooms"),
@@ -128,18 +128,17 @@ class Service:
             for task in done:
                 task.result()
             self.health.enter("draining", "finishing what was read")
-            await self._drain(main, moving)
+            await self._drain(moving)
         finally:
             for task in [*helpers, stopping, moving]:
                 task.cancel()
             await asyncio.gather(*helpers, stopping, moving, return_exceptions=True)
 
-    async def _drain(self, main: Loop, moving: "asyncio.Task[None]") -> None:
+    async def _drain(self, moving: "asyncio.Task[None]") -> None:
         """Finish what was read, within `drain_s`; what is not finished by then, another member does again."""
         try:
             async with asyncio.timeout(self._config.drain_s):
                 await moving
-                await main.drain()
                 await self._ownership.drain(list(self._ownership.leases.values()), self._config.drain_s)
                 await self._ownership.commit()
         except TimeoutError:
@@ -160,8 +159,7 @@ class Service:
 
     async def settled(self) -> None:
         """Wait until all that was read is published and durable."""
-        for lease in list(self._ownership.leases.values()):
-            await lease.settled.wait()
+        await self._ownership.drain(list(self._ownership.leases.values()), self._config.drain_s)
 
     def _loop(self) -> Loop:
         config = self._config
@@ -190,6 +188,7 @@ class Service:
             self._checkpointer,
             self.metrics,
             in_flight=config.batching.in_flight,
+            checkpoint_ms=config.state.checkpoint_ms,
             clock=_now_ms,
         )
 
