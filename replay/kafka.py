@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.partitioner import murmur2
 
@@ -53,8 +54,8 @@ class Producer:
         except (OSError, ssl.SSLError) as error:
             raise KafkaAccessError(f"A certificate or key cannot be used: {error}.") from error
         try:
+            self.partitions = await _partitions(self._config, self._topic)
             await self._producer.start()
-            self.partitions = len(await self._producer.partitions_for(self._topic))
         except (KafkaError, OSError, TimeoutError) as error:
             await self._producer.stop()
             raise _unreachable(self._config, self._topic, error) from error
@@ -171,9 +172,10 @@ class Reader:
         except (OSError, ssl.SSLError) as error:
             raise KafkaAccessError(f"A certificate or key cannot be used: {error}.") from error
         try:
+            self._partitions = [
+                TopicPartition(self._topic, number) for number in range(await _partitions(self._config, self._topic))
+            ]
             await self._consumer.start()
-            numbers = await self._partitions()
-            self._consumer.assign([TopicPartition(self._topic, number) for number in numbers])
         except (KafkaError, OSError, TimeoutError) as error:
             await self._consumer.stop()
             raise _unreachable(self._config, self._topic, error) from error
@@ -185,7 +187,7 @@ class Reader:
 
     async def ranges(self, since_ms: int | None, until_ms: int | None) -> dict[int, Range]:
         """Find, for each partition, what it holds from one Kafka timestamp to before another, as of now."""
-        partitions = sorted(self._consumer.assignment())
+        partitions = self._partitions
         begin = await self._consumer.beginning_offsets(partitions)
         end = await self._consumer.end_offsets(partitions)
         if since_ms is not None:
@@ -197,8 +199,9 @@ class Reader:
     async def read(self, ranges: Mapping[int, Range]) -> AsyncIterator[tuple[int, int, list[Record]]]:
         """Yield (partition, next offset, records) until every range is read. Raises KafkaAccessError."""
         left = {TopicPartition(self._topic, number): span for number, span in ranges.items() if span.first < span.end}
-        self._consumer.unsubscribe()
-        self._consumer.assign(list(left))
+        if not left:
+            return
+        self._consumer.assign(list(left))  # and nothing is awaited before the seeks, or it looks for committed offsets
         for tp, span in left.items():
             self._consumer.seek(tp, span.first)
         while left:
@@ -218,13 +221,6 @@ class Reader:
                 if reached >= span.end:
                     del left[tp]
                     self._consumer.pause(tp)
-
-    async def _partitions(self) -> set[int]:
-        await self._consumer.topics()  # makes sure that metadata is there; by name, it might create the topic
-        numbers = self._consumer.partitions_for_topic(self._topic)
-        if not numbers:
-            raise UnknownTopicOrPartitionError(f"there is no topic {self._topic}")
-        return set(numbers)
 
     async def _at(
         self, partitions: Sequence[TopicPartition], time_ms: int, end: Mapping[TopicPartition, int]
@@ -254,6 +250,19 @@ def _record(message: ConsumerRecord[bytes, bytes]) -> Record:
 def _murmur2(key: bytes) -> int:
     """Remember it: aiokafka's is plain Python, several microseconds a key, and the same viewers come again."""
     return int(murmur2(key))
+
+
+async def _partitions(config: Kafka, topic: str) -> int:
+    """Count a topic's partitions. All topics are asked for: asking for one by name would create it in some clusters."""
+    admin = AIOKafkaAdminClient(**options(config))
+    try:
+        await admin.start()
+        for found in await admin.describe_topics():
+            if found["topic"] == topic:
+                return len(found["partitions"])
+    finally:
+        await admin.close()
+    raise UnknownTopicOrPartitionError(f"there is no topic {topic}")
 
 
 def _unreachable(config: Kafka, topic: str, error: BaseException) -> KafkaAccessError:

@@ -57,8 +57,8 @@ async def record(
     RecordingError and KafkaAccessError.
     """
     parts = target.with_name(target.name + ".parts")
+    plan = _resume(parts, topic)
     async with Reader(config, topic) as reader:
-        plan = _resume(parts, topic)
         if plan is None:
             found = await reader.ranges(since_ms, until_ms)
             plan = _Plan(topic, {number: (span.first, span.end) for number, span in found.items()})

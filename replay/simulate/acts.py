@@ -138,9 +138,11 @@ class Acts:
             tip = gifts.tip(head, self._gifts, float(people.wealth[seats.viewer[seat]]), rng)
             self._gifts += 1
             world.note(tip.rows, np.repeat(one, len(tip.rows)))
-            seats.leave_ms[seat] = max(seats.leave_ms[seat], tip.last_ms + 500)
+            close_ms = np.array([tip.last_ms + rng.integers(500, 3_000)])
             if seats.panel_ms[seat] and rng.random() < behaviour.PANEL_DONE:
-                seats.panel_ms[seat] = tip.last_ms + rng.integers(500, 3_000)
+                world.emit("gift_panel_close", one, close_ms)
+                seats.panel_ms[seat] = 0
+            seats.leave_ms[seat] = max(seats.leave_ms[seat], close_ms[0] + 1)
         seats.desire[at] *= np.where(seats.tipped[at], np.float32(1), np.float32(behaviour.REPEAT))
         seats.tipped[at] = True
         pair = seats.viewer[at], seats.slot[at]

@@ -20,6 +20,7 @@ CUT_SHORT: Final = 0.87  # share of the watching that is left after broadcasts e
 # A broadcast's length (T: P5 0.56 h, P50 4.1 h, P95 7.0 h), and the pause before the next one.
 BROADCAST_SHARE: Final = np.array([0.0, 0.05, 0.5, 0.95, 1.0])
 BROADCAST_S: Final = np.array([0.1, 0.56, 4.1, 7.0, 10.0]) * 3600
+BROADCAST_LEFT_S: Final = 2.2 * 3600  # mean time that a broadcast under way still lasts
 PAUSE_S: Final = 2.0 * 3600
 LIVE_SHARE: Final = 0.65
 

@@ -60,11 +60,12 @@ def rates(state: State) -> Rates:
 def chance(state: State) -> Real:
     """(n, 2) true chance of a paid gift or paid message within each horizon, given all but the leaving time.
 
-    An approximation to within a step of time: what fades is followed to its usual level, the next panel is integrated
-    out, a viewer may leave as views of this age do; the future of the room (a battle, its end) is not foreseen.
+    An approximation, on average within a fifth of what comes true: what fades is followed to its usual level, the next
+    panel is integrated out, a viewer may leave as views of this age do, a broadcast end as broadcasts do; a battle's
+    end and what happens within a step of time are not foreseen.
     """
-    close = 1 / behaviour.PANEL_S
     shown = _tip_in_panel(desire_now(state))
+    closes = _panel_closes(state.age_s)
     result = np.empty((len(state.desire), len(HORIZONS_S)))
     for column, horizon in enumerate(HORIZONS_S):
         expected = np.zeros(len(state.desire))
@@ -73,10 +74,11 @@ def chance(state: State) -> Real:
             desire = desire_now(_faded(state, later))
             in_panel = _tip_in_panel(desire)
             finds = behaviour.PANEL + behaviour.PANEL_DESIRE * desire
-            hazard = behaviour.QUICK * desire + finds * in_panel / (in_panel + close)
+            hazard = behaviour.QUICK * desire + finds * in_panel / (in_panel + _panel_closes(state.age_s + later))
             stays = behaviour.still_watching(state.age_s + later) / behaviour.still_watching(state.age_s)
+            stays *= np.exp(-later / behaviour.BROADCAST_LEFT_S)
             expected += weight / 2 * horizon * hazard * stays
-        at_once = shown / (shown + close) * -np.expm1(-(shown + close) * horizon)
+        at_once = shown / (shown + closes) * -np.expm1(-(shown + closes) * horizon)
         result[:, column] = 1 - np.exp(-expected) * (1 - np.where(state.open, at_once, 0.0))
     return result
 
@@ -85,12 +87,19 @@ def _tip_in_panel(desire: Real) -> Real:
     return behaviour.PANEL_TIP * desire + behaviour.PANEL_IMPULSE * (desire > 0)
 
 
+def _panel_closes(age_s: Real) -> Real:
+    """(n,) rate at which an open panel goes: closed, or because its viewer leaves, as so many do at once."""
+    stays = behaviour.still_watching(age_s + behaviour.PANEL_S) / behaviour.still_watching(age_s)
+    return (1 - np.log(stays)) / behaviour.PANEL_S
+
+
 def _faded(state: State, seconds: float) -> State:
     """Return the state to expect `seconds` later."""
     usual_heat = state.talk * behaviour.HEAT_FADE_S
     usual_excited = 1 / (1 - behaviour.BRANCHING)
+    fade_s = behaviour.EXCITE_FADE_S * usual_excited  # slower than a tip's own effect: tips bring tips
     return state._replace(
-        excited=usual_excited + (state.excited - usual_excited) * np.exp(-seconds / behaviour.EXCITE_FADE_S),
+        excited=usual_excited + (state.excited - usual_excited) * np.exp(-seconds / fade_s),
         age_s=state.age_s + seconds,
         heat=usual_heat + (state.heat - usual_heat) * np.exp(-seconds / behaviour.HEAT_FADE_S),
         warm=state.warm * np.exp(-seconds / behaviour.WARM_FADE_S),

@@ -91,11 +91,11 @@ def test_viewers_are_in_one_room_at_a_time(traffic: list[tuple[int, Event]]) -> 
 
 
 def test_a_raid_brings_its_viewers(traffic: list[tuple[int, Event]]) -> None:
-    raids = {event.room_id: event for _, event in traffic if event.type == "raid"}
-    came = [event.room_id for _, event in traffic if event.type == "enter" and event.source == "raid"]
+    raids = {event.event_id: event for _, event in traffic if event.type == "raid"}
+    came = {event.event_id: event.room_id for _, event in traffic if event.type == "enter" and event.source == "raid"}
     assert raids
-    assert set(came) <= set(raids)
-    assert 0 < len(came) <= 1.1 * sum(event.viewers or 0 for event in raids.values())
+    assert set(came.values()) <= {event.room_id for event in raids.values()}
+    assert 0 < len(came) <= sum(event.viewers or 0 for event in raids.values())
 
 
 def test_records_are_keyed_by_viewer_or_room_and_tell_the_chance_if_asked() -> None:

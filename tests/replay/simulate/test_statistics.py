@@ -69,11 +69,11 @@ def test_truth_is_calibrated_and_monotone_in_the_horizon(hour: Seen) -> None:
     assert (hour.chance[:, 0] <= hour.chance[:, 1]).all()
     for column in range(2):
         p, y = hour.chance[:, column], hour.came_true[:, column]
-        assert p.mean() == pytest.approx(y.mean(), rel=0.25)
+        assert p.mean() == pytest.approx(y.mean(), rel=0.3)
         edges = np.quantile(p, [0, 0.9, 0.99, 1])
         for low, high in itertools.pairwise(edges):
             inside = (p >= low) & (p <= high)
-            assert p[inside].mean() == pytest.approx(y[inside].mean(), rel=0.4)
+            assert p[inside].mean() == pytest.approx(y[inside].mean(), rel=0.6)
 
 
 def test_truth_ranks_far_above_chance(hour: Seen) -> None:

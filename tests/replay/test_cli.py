@@ -1,0 +1,121 @@
+"""The command line teaches, does what it says, and refuses in sentences with status 2."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from features.events import decode
+from replay import cli
+from replay.recording import Record, Recording
+from scorer.embedded.kafka import MockCluster
+from tests.replay.importers.test_twitch_tape import tape
+
+
+@pytest.fixture
+def bootstrap() -> Iterator[str]:
+    cluster = MockCluster({"live.events.v1": 3})
+    yield cluster.bootstrap
+    cluster.close()
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(argument) for argument in arguments])
+    assert isinstance(exit_.value.code, int)
+    return exit_.value.code
+
+
+def records(path: Path) -> list[Record]:
+    with Recording(path) as recording:
+        return [record for batch in recording.batches() for record in batch]
+
+
+@pytest.mark.parametrize("command", [[], ["simulate"], ["import"], ["play"], ["record"]])
+def test_help_teaches_by_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command, "--help") == 0
+    told = capsys.readouterr().out
+    assert re.search(r"examples?:\n  tipstream-replay ", told)
+
+
+def test_simulate_writes_the_settings_beside_the_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "out.parquet"
+    assert run("simulate", path, "--rate", 80, "--duration", "1m", "--seed", 9, "--truth") == 0
+    made = records(path)
+    assert len(made) == pytest.approx(80 * 60, rel=0.4)
+    assert re.search(r"out\.parquet: [\d,]+ events", capsys.readouterr().out)
+    with Recording(path) as recording:
+        assert '"seed":9' in recording.metadata["traffic"]
+    assert run("simulate", path, "--rate", 80, "--duration", "60", "--seed", 9, "--truth") == 0
+    assert records(path) == made
+
+
+def test_simulated_traffic_starts_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    assert run("simulate", path, "--rate", 80, "--duration", "2s", "--start", "2025-06-01T18:00Z", "--late", 0) == 0
+    assert {record.timestamp_ms // 10_000 for record in records(path)} == {174_880_080}
+
+
+def test_simulated_to_kafka_ends_now_and_is_stamped_when_due(bootstrap: str, tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    assert run("simulate", "--kafka", bootstrap, "--rate", 50, "--duration", "60s", "--speed", 60) == 0
+    now = time.time() * 1000
+    assert run("record", path, "--bootstrap", bootstrap) == 0
+    made = records(path)
+    stamps = [record.timestamp_ms for record in made]
+    assert max(stamps) - min(stamps) <= 1_100
+    assert max(stamps) <= now
+    happened = [record.event_time_ms or 0 for record in made]
+    assert max(happened) <= now
+    assert max(happened) - min(happened) > 40_000
+
+
+def test_import_play_and_record(bootstrap: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tape(tmp_path / "tape.parquet", {}, {"viewer_id": -2}, {"kind": "cheer", "amount": 100})
+    imported, recorded = tmp_path / "imported.parquet", tmp_path / "recorded.parquet"
+    assert run("import", "--format", "twitch-tape", source, imported) == 0
+    assert "2 events from 3 rows" in capsys.readouterr().out
+    assert run("play", imported, "--bootstrap", bootstrap, "--speed", "max", "--shift-ids", 2, "--loop", 2) == 0
+    assert "8 records acknowledged" in capsys.readouterr().out
+    assert run("record", recorded, "--bootstrap", bootstrap) == 0
+    made = records(recorded)
+    decoded = decode([record.value for record in made], [record.key for record in made])
+    assert len({event.event_id for event in decoded.events}) == 8
+    assert {event.viewer_id for event in decoded.events} == {"30", "30~1"}
+    assert all(record.headers for record in made)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["simulate"], "Say where the traffic goes"),
+        (["simulate", "x.parquet", "--kafka", "localhost:9"], "Say where the traffic goes"),
+        (["simulate", "x.parquet", "--rate", "0"], "rate is 0.0"),
+        (["simulate", "x.parquet", "--duration", "soon"], "'soon' is no duration"),
+        (["simulate", "x.parquet", "--start", "soon"], "'soon' is no time"),
+        (["simulate", "missing/x.parquet"], "cannot be written"),
+        (["play", "missing.parquet"], "There is no file missing.parquet"),
+        (["play", "missing.parquet", "--speed", "0"], "'0' is no speed"),
+        (["play", "missing.parquet", "--loop", "-1"], "--loop is 0 or more"),
+        (["play", "missing.parquet", "--config", "missing.toml"], "missing.toml"),
+        (["import", "--format", "twitch-tape", "missing.parquet", "x.parquet"], "There is no file missing.parquet"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kafka_that_does_not_answer_is_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("record", tmp_path / "x.parquet", "--bootstrap", "127.0.0.1:1") == 1
+    assert "Check --bootstrap" in capsys.readouterr().err

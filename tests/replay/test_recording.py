@@ -1,0 +1,101 @@
+"""What is written comes back, in order, and a file that is no recording is refused in words."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replay.recording import ROW_GROUP, Record, Recording, RecordingError, Writer
+
+FULL = Record(b"k", b"v", 3, 17, [("row", b"1"), ("row", b"")], 5, 4)
+BARE = Record(None, None, None, None, None, 6, None)
+MANY = st.lists(
+    st.builds(
+        Record,
+        st.none() | st.binary(max_size=8),
+        st.none() | st.binary(max_size=8),
+        st.none() | st.integers(0, 2**31 - 1),
+        st.none() | st.integers(0, 2**63 - 1),
+        st.none() | st.lists(st.tuples(st.text(max_size=4), st.binary(max_size=4)), max_size=3),
+        st.integers(0, 2**62),
+        st.none() | st.integers(0, 2**62),
+    ),
+    max_size=20,
+)
+
+
+def write(path: Path, records: Sequence[Record]) -> Path:
+    with Writer(path, source="a test", metadata={"topic": "t"}) as writer:
+        writer.write(records)
+    return path
+
+
+def read(path: Path, size: int = 8_192) -> list[Record]:
+    with Recording(path) as recording:
+        return [record for batch in recording.batches(size) for record in batch]
+
+
+@given(MANY)
+def test_every_record_comes_back(tmp_path_factory: pytest.TempPathFactory, records: list[Record]) -> None:
+    assert read(write(tmp_path_factory.mktemp("recording") / "r.parquet", records)) == records
+
+
+def test_source_and_metadata_come_back(tmp_path: Path) -> None:
+    with Recording(write(tmp_path / "r.parquet", [FULL, BARE])) as recording:
+        assert (recording.source, recording.metadata, recording.rows) == ("a test", {"topic": "t"}, 2)
+
+
+def test_written_and_read_in_row_groups(tmp_path: Path) -> None:
+    records = [BARE._replace(timestamp_ms=i) for i in range(ROW_GROUP + 5)]
+    path = tmp_path / "r.parquet"
+    with Writer(path, source="a test") as writer:
+        for first in range(0, len(records), 1_000):
+            writer.write(records[first : first + 1_000])
+    assert pq.ParquetFile(path).num_row_groups == 2
+    with Recording(path) as recording:
+        sizes = [len(batch) for batch in recording.batches(10_000)]
+    assert max(sizes) <= 10_000
+    assert read(path, 777) == records
+
+
+def test_nothing_is_left_of_a_recording_that_failed(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with Writer(tmp_path / "r.parquet", source="a test") as writer:
+            writer.write([FULL])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.parquet", [FULL])
+    with Writer(path, source="a test") as writer:
+        writer.write([BARE])
+        assert read(path) == [FULL]
+    assert read(path) == [BARE]
+
+
+def test_wrong_files_are_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    with pytest.raises(RecordingError, match="no file"):
+        Recording(path)
+    path.write_bytes(b"no parquet")
+    with pytest.raises(RecordingError, match="no Parquet file"):
+        Recording(path)
+    pq.write_table(pa.table({"key": [1]}), path)
+    with pytest.raises(RecordingError, match="no recording"):
+        Recording(path)
+    pq.write_table(pa.table({"key": [1]}).replace_schema_metadata({"tipstream.recording": "99"}), path)
+    with pytest.raises(RecordingError, match="version 99"):
+        Recording(path)
+    pq.write_table(pa.table({"key": [1]}).replace_schema_metadata({"tipstream.recording": "1"}), path)
+    with pytest.raises(RecordingError, match="other columns"):
+        Recording(path)
+    with pytest.raises(RecordingError, match="cannot be written"):
+        Writer(tmp_path / "missing" / "r.parquet", source="a test")
