@@ -1,6 +1,6 @@
 """FeatureEngine: events in, features out, and what the store has to remember."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -297,21 +297,32 @@ class FeatureEngine:
         self._active.clear()
         return active
 
-    def set_other_shares(self, partition: int, room_id: str, shares: Sequence[bytes]) -> None:
-        """Replace what is known of a room from all other partitions. Raises RowVersionError in words."""
+    def set_other_shares(self, shares: Mapping[tuple[int, str], Sequence[bytes]]) -> None:
+        """Replace what is known of rooms from other partitions: (partition, room_id) -> the others' packed shares.
+
+        Rooms that are not in memory are passed over. Raises RowVersionError in words.
+        """
         others = self._cache.others
-        held = self._cache.partitions.get(partition)
-        room = held.rooms.get(room_id) if held is not None else None
-        if room is None:
-            return
-        if room.others >= 0:
-            others.give_back(room.others)
-            room.others = -1
-        if shares:
-            known = np.zeros(len(shares), ROOM)
-            RowBytes("room", known).unpack(range(len(shares)), shares)
-            room.others = others.take(room, 0)
-            sum_shares(known, others.rows, room.others)
+        packed: list[bytes] = []
+        slots: list[int] = []
+        ends: list[int] = []
+        for (partition, room_id), blobs in shares.items():
+            held = self._cache.partitions.get(partition)
+            room = held.rooms.get(room_id) if held is not None else None
+            if room is None:
+                continue
+            if room.others >= 0:
+                others.give_back(room.others)
+                room.others = -1
+            if blobs:
+                room.others = others.take(room, 0)
+                packed += blobs
+                slots.append(room.others)
+                ends.append(len(packed))
+        if packed:
+            known = np.zeros(len(packed), ROOM)
+            RowBytes("room", known).unpack(range(len(packed)), packed)
+            sum_shares(known, np.array(ends), others.rows, np.array(slots))
 
 
 def warm_up() -> None:
@@ -325,4 +336,4 @@ def warm_up() -> None:
         engine.compute(batch)
         stored = engine.changes(batch)
         for share in stored[0].rooms.values() if stored else ():
-            engine.set_other_shares(0, event.room_id, [share])
+            engine.set_other_shares({(0, event.room_id): [share]})

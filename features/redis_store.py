@@ -5,7 +5,10 @@ Keys; all of one input partition share a hash tag, so that one script may touch 
     ts:{<scope>.<partition>}:meta          hash    epoch, generation, owner, offset
     ts:{<scope>.<partition>}:v:<viewer>    hash    '' -> viewer row, <streamer> -> pair row; expires
     ts:{<scope>.<partition>}:r:<room>      string  this partition's share of the room; expires
-    ts:<scope>:share:<room>                hash    <partition> -> its share as last published; expires
+
+Rooms' shares for all to read, under one tag of their own, so that one call publishes or reads many:
+
+    ts:{<scope>}:share:<room>              hash    <partition> -> its share as last published; expires
 
 `scope` stands for consumer group, input topic and feature fingerprint: a new catalogue has keys of its own.
 
@@ -14,13 +17,14 @@ twice; here retries are off, and after a lost reply the stored offset says wheth
 """
 
 import hashlib
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import hiredis
 import xxhash
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Connection, Redis, RedisCluster, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -32,7 +36,7 @@ from features.store import Checkpoint, Claim, StaleClaim, StoreUnavailable, Writ
 
 _HERE = Path(__file__).parent
 _ROOM_TTL_S = 2 * 86_400  # a broadcast and its longest window, with room to spare
-_ROOMS_PER_TRIP = 500
+_ROOMS_PER_CALL = 500
 _T = TypeVar("_T")
 _Reply = Any  # what a script returns: nested lists of bytes and integers
 
@@ -50,6 +54,8 @@ class RedisStore:
         self._claim = _Script(client, _HERE / "claim.lua")
         self._load = _Script(client, _HERE / "load.lua")
         self._checkpoint = _Script(client, _HERE / "checkpoint.lua")
+        self._publish = _Script(client, _HERE / "share.lua")
+        self._read = _Script(client, _HERE / "shares.lua")
 
     async def claim(self, partition: int, generation: int, owner: str) -> Claim:
         """See Store. A claim whose reply was lost may be repeated: epochs only ever grow."""
@@ -129,23 +135,17 @@ class RedisStore:
 
     async def publish_shares(self, shares: Mapping[int, Mapping[str, bytes]]) -> None:
         """See Store. Absolute values: a repeat changes nothing."""
-        writes = [(room, partition, blob) for partition, rooms in shares.items() for room, blob in rooms.items()]
-        for start in range(0, len(writes), _ROOMS_PER_TRIP):
-            pipe = self._client.pipeline(transaction=False)
-            for room, partition, blob in writes[start : start + _ROOMS_PER_TRIP]:
-                pipe.hset(self._share(room), str(partition), blob)
-                pipe.expire(self._share(room), _ROOM_TTL_S)
-            await _served(_awaitable(pipe.execute()))
+        for partition, rooms in shares.items():
+            for some in _chunks(list(rooms.items())):
+                names = [self._share(room) for room, _ in some]
+                await _served(self._publish(names, [partition, _ROOM_TTL_S, *(blob for _, blob in some)]))
 
     async def read_shares(self, rooms: Sequence[str]) -> list[dict[int, bytes]]:
         """See Store."""
         found: list[dict[int, bytes]] = []
-        for start in range(0, len(rooms), _ROOMS_PER_TRIP):
-            pipe = self._client.pipeline(transaction=False)
-            for room in rooms[start : start + _ROOMS_PER_TRIP]:
-                pipe.hgetall(self._share(room))
-            replies = await _served(_awaitable(pipe.execute()))
-            found += [{int(partition): blob for partition, blob in reply.items()} for reply in replies]
+        for some in _chunks(rooms):
+            replies = await _served(self._read([self._share(room) for room in some], []))
+            found += [dict(zip(map(int, flat[::2]), flat[1::2], strict=True)) for flat in replies]
         return found
 
     async def close(self) -> None:
@@ -162,7 +162,7 @@ class RedisStore:
         return f"ts:{{{self._scope}.{partition}}}:r:{room_id}"
 
     def _share(self, room_id: str) -> str:
-        return f"ts:{self._scope}:share:{room_id}"
+        return f"ts:{{{self._scope}}}:share:{room_id}"
 
 
 class _Script:
@@ -195,12 +195,32 @@ def connect(
         "socket_connect_timeout": timeout_s,
         "decode_responses": False,
         "retry": Retry(NoBackoff(), 0),
+        "connection_class": _SSLConnection if url.startswith("rediss://") else _Connection,
     }
     if url.startswith("rediss://") and cafile:
         options["ssl_ca_certs"] = cafile
     if cluster:
         return RedisCluster.from_url(url, **options)
     return Redis.from_url(url, **options)
+
+
+def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    return (items[start : start + _ROOMS_PER_CALL] for start in range(0, len(items), _ROOMS_PER_CALL))
+
+
+class _Packed:
+    """Mixed into a connection: commands are packed in C; a checkpoint has thousands of arguments."""
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        return [hiredis.pack_command(args)]
+
+
+class _Connection(_Packed, Connection):
+    pass
+
+
+class _SSLConnection(_Packed, SSLConnection):
+    pass
 
 
 def _refusal(write: Checkpoint, reply: _Reply) -> Written:

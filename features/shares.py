@@ -2,22 +2,33 @@
 
 from typing import Any
 
-from features.compiled import compiled
+import numpy as np
+from numpy.typing import NDArray
+
+from features.compiled import compiled, inner
 from features.rows import ROOM_KINDS, SHORT
 
 _KINDS = len(ROOM_KINDS)
 
 
 @compiled
-def sum_shares(shares: Any, sums: Any, slot: int) -> None:
-    """Sum room rows (n,) into the row of `sums` at `slot`, which is zero before.
+def sum_shares(shares: Any, ends: NDArray[np.int64], sums: Any, slots: NDArray[np.int64]) -> None:
+    """Sum room rows (n,), room by room, into rows of `sums`, which are zero before.
 
-    Counts are added bucket by bucket, as of the newest clock; of the raids and audiences the newest holds.
+    ends (rooms,): where each room's rows end; slots (rooms,): where its sum goes. Counts are added bucket by bucket, as
+    of the newest clock; of the raids and audiences the newest holds.
     """
-    total = sums[slot]
-    for i in range(shares.shape[0]):
+    begin = 0
+    for room in range(len(ends)):
+        _sum_room(shares, begin, ends[room], sums[slots[room]])
+        begin = ends[room]
+
+
+@inner
+def _sum_room(shares: Any, begin: int, end: int, total: Any) -> None:
+    for i in range(begin, end):
         total.clock = max(total.clock, shares[i].clock)
-    for i in range(shares.shape[0]):
+    for i in range(begin, end):
         share = shares[i]
         for ring in SHORT:
             last = total.clock // ring.width

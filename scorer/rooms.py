@@ -47,8 +47,9 @@ class RoomExchange:
         if not rooms:
             return
         shares = dict(zip(rooms, await self._store.read_shares(rooms), strict=True))
-        owned = set(self._owned())  # a rebalance may have taken some meanwhile
-        for partition, room in active:
-            if partition in owned:
-                others = [share for at, share in shares[room].items() if at != partition]
-                self._engine.set_other_shares(partition, room, others)
+        self._engine.set_other_shares(
+            {
+                (partition, room): [share for at, share in shares[room].items() if at != partition]
+                for partition, room in active
+            }
+        )

@@ -54,15 +54,27 @@ def messages(
     names = [tier.name for tier in manifest.tiers]
     tiers = (np.searchsorted(thresholds, p_tip[:, -1], side="right") - 1).tolist()
     values = np.rint(answer.scores.value).astype(np.int64).tolist()
-    model = f"{manifest.name}:{manifest.version}"
-    scored_ms = int(timing.scored_ms)
-    features_us = int((timing.features_ms - timing.taken_ms) * 1000)
-    inference_us = int((timing.scored_ms - timing.features_ms) * 1000)
+    stages = {
+        "features": int((timing.features_ms - timing.taken_ms) * 1000),
+        "inference": int((timing.scored_ms - timing.features_ms) * 1000),
+    }
+    taken_ms, late_ms = timing.taken_ms, timing.scored_ms - deadline_ms
+    # What all scores of the batch have in common is encoded once and appended to what they have not.
+    common = {
+        "scored_time_ms": int(timing.scored_ms),
+        "mode": answer.mode,
+        "model": f"{manifest.name}:{manifest.version}",
+        "engine": answer.model.engine,
+        "features": features,
+        "arm": arm,
+    }
+    tail = b"," + orjson.dumps(common)[1:]
     out = []
     for event, record, p, tier, value, is_cold in zip(
         events, records, p_tip.tolist(), tiers, values, cold.tolist(), strict=True
     ):
-        body = {
+        timestamp = record.timestamp
+        own = {
             "event_id": event.event_id,
             "type": event.type,
             "viewer_id": event.viewer_id,
@@ -70,26 +82,16 @@ def messages(
             "streamer_id": event.streamer_id,
             "session_id": event.session_id,
             "event_time_ms": event.event_time_ms,
-            "scored_time_ms": scored_ms,
             "expires_at_ms": event.event_time_ms + _TTL_MS,
             "p_tip": dict(zip(horizons, p, strict=True)),
             "expected_value_minor": value,
             "tier": names[tier],
             "cold_start": is_cold,
-            "mode": answer.mode,
-            "model": model,
-            "engine": answer.model.engine,
-            "features": features,
-            "arm": arm,
-            "late": scored_ms > record.timestamp + deadline_ms,
-            "latency_us": {
-                "wait": int((timing.taken_ms - record.timestamp) * 1000),
-                "features": features_us,
-                "inference": inference_us,
-            },
+            "late": timestamp < late_ms,
+            "latency_us": {"wait": int((taken_ms - timestamp) * 1000), **stages},
         }
         header = (SOURCE_OFFSET, record.offset.to_bytes(8, "big"))
-        out.append(Message(record.key, orjson.dumps(body), [header]))
+        out.append(Message(record.key, orjson.dumps(own)[:-1] + tail, [header]))
     return out
 
 
