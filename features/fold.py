@@ -64,7 +64,7 @@ def _advance(counts: Any, minor: Any, rings: NDArray[np.int64], was: int, now: i
 
 
 @inner
-def advance_pair(pair: Any, now: int) -> None:
+def _advance_pair(pair: Any, now: int) -> None:
     """Bring a pair to its viewer's clock."""
     _advance(pair.counts, pair.minor, PAIR_RINGS, pair.clock, now)
     pair.clock = now
@@ -76,7 +76,7 @@ def _advance_all(viewer: Any, pair: Any, room: Any, time: int) -> None:
     _advance(viewer.short, viewer.short_minor, SHORT_RINGS, viewer.clock, now)
     _advance(viewer.long, viewer.long_minor, LONG_RINGS, viewer.clock, now)
     viewer.clock = now
-    advance_pair(pair, now)
+    _advance_pair(pair, now)
     _advance_room(room, time)
 
 
@@ -170,7 +170,7 @@ def is_repeated(viewer: Any, event: Any) -> bool:
 
 
 @inner
-def place_of(pair: Any) -> int:
+def place_of(pair: Any) -> Any:
     """Return a number for this visit of this pair of the viewer; the pair's own is the upper half."""
     return (pair.number << 32) + pair.total[LONG_VISITS]
 
@@ -230,9 +230,11 @@ def _amend_gift(
 
 @inner
 def take_back(viewer: Any, pair: Any, room: Any, event: Any, delta: NDArray[np.int64]) -> bool:
-    """Subtract a reversed gift; return False, and change nothing, if it is not remembered."""
-    for i in range(min(pair.gifts, GIFTS)):
+    """Subtract a reversed gift, the newest that fits; return False, and change nothing, if none is remembered."""
+    for back in range(1, min(pair.gifts, GIFTS) + 1):
+        i = (pair.gifts - back) % GIFTS
         if (pair.gift_key[i] == event.gift or pair.gift_tx[i] == event.gift) and pair.gift_minor[i] >= 0:
+            _advance_pair(pair, viewer.clock)
             _amend_gift(viewer, pair, room, event, i, -1, -pair.gift_minor[i], delta)
             pair.gift_minor[i] = -1
             return True

@@ -25,7 +25,7 @@ from features.catalogue import (
     day_circle,
 )
 from features.compiled import compiled, inner
-from features.fold import DELTA, KIND, advance_pair, fold, is_repeated, observe, place_of, remember, take_back
+from features.fold import DELTA, KIND, fold, is_repeated, observe, place_of, remember, take_back
 from features.reading import add_others, read_event, read_pair, read_room, read_viewer, since
 from features.rows import EVENTS, LONG_EVENTS, TIPS, TYPE_CODE
 
@@ -161,7 +161,6 @@ def walk(
         known = True
         viewer_before, pair_before = viewer.last[EVENTS], pair.last[LONG_EVENTS]
         if event.type == _REVERSAL:
-            advance_pair(pair, viewer.clock)
             known = take_back(viewer, pair, room, event, delta)
             if not known:
                 flags[i] |= UNMATCHED

@@ -177,7 +177,7 @@ def _scatter(
                 age = words[n + j]
                 bytes8[row, first + j] = clock + 1 - age if age != 0 else 0
         elif coding != HASHES:
-            value = clock if coding == TIMES else 0
+            value: Any = clock if coding == TIMES else 0
             for j in range(min(bytes8[row, counter], items)):
                 word = words[n + j]
                 value += np.int64(np.uint64(word) >> np.uint64(1)) ^ -(word & 1)
@@ -213,13 +213,13 @@ def pack_rows(
         bitmap = at + 1
         at = bitmap + (groups + 7) // 8
         out[bitmap:at] = 0
-        size = 0
+        size: Any = 0
         for group in range(groups):
             a, b, c, d = words[4 * group], words[4 * group + 1], words[4 * group + 2], words[4 * group + 3]
             if a | b | c | d == 0:
                 continue
             out[bitmap + (group >> 3)] |= 1 << (group & 7)
-            bits = 0
+            bits: Any = 0
             for k in range(4):
                 word = np.uint64(words[4 * group + k])
                 code = np.int64(word != 0) + np.int64(word >= np.uint64(1 << 8)) + np.int64(word >= np.uint64(1 << 24))

@@ -59,6 +59,14 @@ class Rows:
         ]
 
 
+def engine_of(partitions: int, capacity: int = 64) -> FeatureEngine:
+    """Return an engine that owns the partitions 0 .. partitions - 1."""
+    engine = FeatureEngine(capacity=capacity)
+    for partition in range(partitions):
+        engine.open(partition)
+    return engine
+
+
 def run_batch(engine: FeatureEngine, rows: Rows, records: Sequence[Record], *, durable: bool = True) -> Lines:
     """Take one batch through the engine, its changes into the store."""
     events, partitions, broker = zip(*records, strict=True)

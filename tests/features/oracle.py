@@ -60,6 +60,7 @@ class Gift:
 class Pair:
     number: int
     first: int
+    clock: int = 0
     facts: list[Fact] = field(default_factory=list)
     visits: list[list[Fact]] = field(default_factory=list)
     room: str = ""
@@ -176,13 +177,14 @@ class Oracle:
             if pair is None:
                 pair = viewer.pairs[event.streamer_id] = Pair(len(viewer.pairs) + 1, time)
                 room.facts.append(Fact(time, "newcomers", 1))
+            pair.clock = viewer.clock
             self._act(viewer, pair, room, event, time)
             self._remember(viewer, pair, event, time)
             if any(viewer.clock // width - time // width >= slots for width, slots in RINGS.items()):
                 flags |= LATE
         values = {
             **self._viewer(viewer, viewer_before),
-            **self._pair(viewer.clock, pair, pair_before),
+            **self._pair(pair, pair_before),
             **self._room(room, self.others.get((partition, event.room_id), [])),
             **self._event(event, time),
         }
@@ -252,8 +254,9 @@ class Oracle:
         return False
 
     def _take_back(self, viewer: Viewer, pair: Pair, room: Room, event: Event) -> bool:
-        for gift in pair.gifts[-8:]:
+        for gift in reversed(pair.gifts[-8:]):
             if gift.tx == event.gift_tx_id and not gift.reversed:
+                pair.clock = viewer.clock
                 self._amend(viewer, pair, room, event, gift, -1, -gift.minor)
                 gift.reversed = True
                 return True
@@ -325,8 +328,9 @@ class Oracle:
         out["viewer_visits_tipped_share"] = tipped / visits if visits else 0.0
         return out
 
-    def _pair(self, now: int, pair: Pair | None, before: list[int]) -> dict[str, float]:
+    def _pair(self, pair: Pair | None, before: list[int]) -> dict[str, float]:
         held = pair or Pair(0, 0)
+        now = held.clock
         visit = held.visits[-1] if held.visits else []
         kinds = ("events", "comments", "social", "intent", "tips", "minor", "subs", "visits")
         out = {f"pair_{span}_{kind}": lg(window(held.facts, kind, span, now)) for span in WINDOWS for kind in kinds}

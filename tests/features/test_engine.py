@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from features.engine import FeatureEngine
-from tests.features.harness import Lines, Record, Rows, assert_same, run_batch
+from features.engine import FeatureEngine, RowKey, RowVersionError
+from features.events import Event
+from features.kernel import DUPLICATE, FRESH
+from tests.features.harness import Lines, Record, Rows, assert_same, engine_of, join, run_batch
 from tests.features.oracle import Oracle
-from tests.features.traffic import streams
+from tests.features.traffic import START, random_stream, streams
 
-LONGER = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-def engine_of(partitions: int, capacity: int = 64) -> FeatureEngine:
-    engine = FeatureEngine(capacity=capacity)
-    for partition in range(partitions):
-        engine.open(partition)
-    return engine
+THOROUGH = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def oracle_lines(oracle: Oracle, records: list[Record]) -> Lines:
+def oracle_lines(records: Sequence[Record]) -> Lines:
+    oracle = Oracle()
     lines = [oracle.see(*record) for record in records]
     return Lines(
         np.array([line.features for line in lines]),
@@ -30,9 +31,198 @@ def oracle_lines(oracle: Oracle, records: list[Record]) -> Lines:
     )
 
 
-@LONGER
+def comment(number: int, viewer: str = "viewer", room: str = "room", streamer: str = "streamer") -> Record:
+    event = Event(f"event-{number}", "comment", START + 1_000 * number, room, streamer, viewer_id=viewer, text_len=9)
+    return Record(event, 0, event.event_time_ms)
+
+
+@THOROUGH
 @given(streams())
 def test_the_engine_says_what_the_oracle_says(records: list[Record]) -> None:
-    got = run_batch(engine_of(2), Rows(), records)
+    assert_same(run_batch(engine_of(2), Rows(), records), oracle_lines(records))
 
-    assert_same(got, oracle_lines(Oracle(), records))
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("skew", [1.05, 2.5])
+def test_skewed_traffic_agrees_too(seed: int, skew: float) -> None:
+    records = random_stream(seed, size=300, viewers=12, skew=skew)
+
+    assert_same(run_batch(engine_of(2), Rows(), records), oracle_lines(records))
+
+
+@THOROUGH
+@given(streams(), st.data())
+def test_a_split_changes_nothing(records: list[Record], data: st.DataObject) -> None:
+    """Between batches rows may go to the store and come back, by eviction, by a restart, or on another machine."""
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(records)), max_size=6)) | {0, len(records)})
+    engine, rows, parts = engine_of(2, capacity=data.draw(st.sampled_from((1, 2, 64)))), Rows(), []
+    for start, stop in pairwise(cuts):
+        what = data.draw(st.sampled_from(("go on", "forget", "move")))
+        if what == "forget":
+            engine.forget(0)
+            engine.open(0)
+        elif what == "move":
+            engine = engine_of(2)
+        parts.append(run_batch(engine, rows, records[start:stop], durable=data.draw(st.booleans())))
+
+    whole = Rows()
+    assert_same(join(parts), run_batch(engine_of(2), whole, records))
+    assert rows.viewers == whole.viewers
+    assert rows.rooms == whole.rooms
+
+
+def test_one_event_at_a_time_is_the_same() -> None:
+    records = random_stream(7, size=250, viewers=5, skew=1.5)
+    engine, rows = engine_of(2), Rows()
+
+    parts = [run_batch(engine, rows, [record]) for record in records]
+
+    assert_same(join(parts), oracle_lines(records))
+
+
+def test_eviction_is_exact_and_bounded() -> None:
+    records = random_stream(11, size=1_500, viewers=200, skew=1.1)
+    small, large = engine_of(2, capacity=8), engine_of(2, capacity=10_000)
+    small_rows, large_rows = Rows(), Rows()
+
+    for start in range(0, len(records), 16):
+        chunk = records[start : start + 16]
+        assert_same(run_batch(small, small_rows, chunk), run_batch(large, large_rows, chunk))
+        small.take_dirty_shares()
+
+    assert small_rows.viewers == large_rows.viewers
+    assert small.rows_in_memory()["viewer"] <= 8 + 16
+    assert large.rows_in_memory()["viewer"] > 100
+
+
+def test_what_is_not_durable_is_never_evicted() -> None:
+    engine, rows = engine_of(1, capacity=2), Rows()
+    for number in range(20):
+        run_batch(engine, rows, [comment(number, viewer=f"viewer-{number}")], durable=False)
+    assert engine.rows_in_memory()["viewer"] == 20
+
+    engine.release(0, up_to=10**9)
+    run_batch(engine, rows, [comment(20, viewer="viewer-20")])
+
+    assert engine.rows_in_memory()["viewer"] == 3
+
+
+def test_an_erased_viewer_is_not_read_back_before_the_erasure_is_stored() -> None:
+    engine, rows = engine_of(1, capacity=1), Rows()
+    run_batch(engine, rows, [comment(0), comment(1)])
+    erase = Record(Event("erase-1", "erase", START + 5_000, "room", "streamer", viewer_id="viewer"), 0, START + 5_000)
+
+    batch = engine.prepare([erase.event], [0], [erase.broker_ms])
+    engine.compute(batch)
+    other = engine.prepare([comment(2, viewer="other").event], [0], [START])
+    engine.admit(other.missing, [None] * len(other.missing))
+    engine.compute(other)
+    after = engine.prepare([comment(3).event], [0], [START])
+
+    assert [key for key in after.missing if key.id == "viewer"] == []
+    assert engine.changes(batch)[0].viewers["viewer"].erased
+    assert engine.changes(batch)[0].viewers["viewer"].row is None
+
+
+def test_an_erasure_reaches_the_store_with_what_follows_it() -> None:
+    engine, rows = engine_of(1), Rows()
+    run_batch(engine, rows, [comment(0), comment(1, room="room-2", streamer="streamer-2")])
+    erase = Record(Event("erase-1", "erase", START + 5_000, "room", "streamer", viewer_id="viewer"), 0, START + 5_000)
+
+    run_batch(engine, rows, [comment(2), erase, comment(3)])
+
+    fresh_rows = Rows()
+    run_batch(engine_of(1), fresh_rows, [comment(3)])
+    assert rows.viewers == fresh_rows.viewers
+    run_batch(engine, rows, [erase])
+    assert rows.viewers == {}
+
+
+def test_a_known_viewer_asks_for_the_pair_only_and_a_new_one_for_nothing_more() -> None:
+    engine, rows = engine_of(1), Rows()
+    first = engine.prepare([comment(0).event], [0], [START])
+    assert first.missing == [
+        RowKey(0, "room", "room"),
+        RowKey(0, "viewer", "viewer"),
+        RowKey(0, "pair", "viewer", "streamer"),
+    ]
+    engine.admit(first.missing, rows.load(first.missing))
+    engine.compute(first)
+    rows.write(engine.changes(first))
+    unknown_before = engine.prepare([comment(1, streamer="streamer-2").event], [0], [START])
+    assert unknown_before.missing == []
+    engine.compute(unknown_before)
+
+    restarted = engine_of(1)
+    run_batch(restarted, rows, [comment(2)])
+    stored = restarted.prepare([comment(3, streamer="streamer-2").event], [0], [START])
+    assert stored.missing == [RowKey(0, "pair", "viewer", "streamer-2")]
+
+
+def test_missing_rows_must_be_admitted_first() -> None:
+    engine = engine_of(1)
+    batch = engine.prepare([comment(0).event], [0], [START])
+
+    with pytest.raises(RuntimeError, match=r"3 rows are missing: load Batch\.missing and admit it"):
+        engine.compute(batch)
+
+
+def test_a_partition_that_goes_while_its_rows_are_loaded_leaves_the_others_alone() -> None:
+    engine, rows = engine_of(2), Rows()
+    ours, theirs = comment(0), comment(0, viewer="viewer-2")
+    batch = engine.prepare([ours.event, theirs.event], [0, 1], [START, START])
+    engine.forget(0)
+    engine.admit(batch.missing, [None] * len(batch.missing))
+    computed = engine.compute(batch)
+    rows.write(engine.changes(batch))
+
+    assert {partition for partition, _ in rows.viewers} == {1}
+    alone = run_batch(engine_of(2), Rows(), [theirs._replace(partition=1)])
+    assert np.array_equal(computed.features[1], alone.features[0])
+
+
+def test_what_a_batch_returned_stays_as_it_was() -> None:
+    engine, rows = engine_of(1), Rows()
+    first = run_batch(engine, rows, [comment(0)])
+    copy = first.features.copy(), first.history.copy()
+    run_batch(engine, rows, [comment(1)])
+
+    assert np.array_equal(first.features, copy[0])
+    assert np.array_equal(first.history, copy[1])
+
+
+def test_a_duplicate_leaves_every_stored_byte_alone() -> None:
+    engine, rows = engine_of(1), Rows()
+    run_batch(engine, rows, [comment(number) for number in range(3)])
+    before = dict(rows.viewers), dict(rows.rooms)
+
+    batch = engine.prepare([comment(1).event], [0], [START])
+    computed = engine.compute(batch)
+
+    assert computed.status.tolist() == [DUPLICATE]
+    assert engine.changes(batch) == {}
+    assert before == (rows.viewers, rows.rooms)
+
+
+def test_an_id_is_forgotten_after_32_events() -> None:
+    engine, rows = engine_of(1), Rows()
+    run_batch(engine, rows, [comment(number) for number in range(32)])
+
+    assert run_batch(engine, rows, [comment(0)]).status.tolist() == [DUPLICATE]
+    run_batch(engine, rows, [comment(32)])
+    assert run_batch(engine, rows, [comment(0)]).status.tolist() == [FRESH]
+
+
+def test_a_row_of_another_version_is_refused_in_words() -> None:
+    engine, rows = engine_of(1), Rows()
+    run_batch(engine, rows, [comment(0)])
+    viewer = rows.viewers[0, "viewer"]
+    viewer[""] = bytes([viewer[""][0] + 4]) + viewer[""][1:]
+
+    with pytest.raises(RowVersionError, match="A stored viewer row has version 2; this build reads version 1"):
+        run_batch(engine_of(1), rows, [comment(1)])
+
+
+def test_a_partition_that_is_not_open_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        FeatureEngine(capacity=4).prepare([comment(0).event], [3], [START])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 from hypothesis import strategies as st
 
 from features.events import BADGES, ROOM_TYPES, VIEWER_TYPES, Event
@@ -75,4 +76,29 @@ def streams(draw: st.DrawFn, *, max_size: int = 50, partitions: int = 2) -> list
             event.coin_type = draw(st.sampled_from(("paid", "paid", "paid", "free", "bag")))
             event.combo_id = draw(st.sampled_from((None, None, "combo-0", "combo-1")))
         records.append(Record(event, viewer % partitions, broker))
+    return records
+
+
+def random_stream(seed: int, *, size: int, viewers: int, skew: float) -> list[Record]:
+    """Return a longer stream with Zipf viewers and rooms, repeats, lateness, combos and reversals."""
+    rng = np.random.default_rng(seed)
+    now = START
+    records: list[Record] = []
+    for number in range(size):
+        now += int(rng.choice(_GAPS[:9], p=(0.1, 0.1, 0.2, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05)))
+        if records and rng.random() < 0.05:
+            records.append(records[-int(rng.integers(1, min(len(records), 40) + 1))])
+            continue
+        viewer = int(min(rng.zipf(skew), viewers))
+        room = int(min(rng.zipf(skew), 4))
+        kind = str(rng.choice(("comment", "like", "heartbeat", "gift", "gift_reversal", "subscribe", "paid_chat")))
+        late = int(rng.choice((0, 0, 0, 0, 5_000, 70_000, 4_000_000)))
+        event = Event(f"event-{number}", kind, now - late, f"room-{room}", f"streamer-{room % 2}", f"viewer-{viewer}")
+        if kind in ("gift", "gift_reversal", "paid_chat"):
+            event.amount_minor = int(rng.integers(0, 100_000))
+            event.gift_tx_id = f"tx-{rng.integers(0, 60)}"
+        if kind == "gift":
+            event.coin_type = "paid" if rng.random() < 0.8 else "free"
+            event.combo_id = f"combo-{rng.integers(0, 20)}" if rng.random() < 0.5 else None
+        records.append(Record(event, viewer % 2, now))
     return records
