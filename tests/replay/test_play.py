@@ -1,7 +1,6 @@
 """The schedule: recorded gaps, faster, capped, flat out; what is late is told and never stretches the load."""
 
 import asyncio
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -68,16 +67,18 @@ def batches(records: list[Record], size: int = 2) -> Callable[[], Iterator[list[
 async def test_records_are_sent_when_due(plan: Plan, times: list[float]) -> None:
     world = World()
     played = await play(batches(recorded(0, 100, 100, 1_000)), world, plan, clock=world.clock())
-    assert world.times() == pytest.approx(times, abs=0.002)
+    assert world.times() == pytest.approx(times, abs=0.003)
     assert [record.value for *_, record in world.sent] == [b"0", b"1", b"2", b"3"]
     assert played.records == 4
+    assert played.late_max_ms <= 3
+    assert played.late_p99_ms <= 2
     assert world.flushed
 
 
 async def test_timestamps_that_go_back_are_due_at_once() -> None:
     world = World()
     await play(batches(recorded(0, 500, 100, 600)), world, Plan(), clock=world.clock())
-    assert world.times() == pytest.approx([0, 0.5, 0.5, 0.6], abs=0.002)
+    assert world.times() == pytest.approx([0, 0.5, 0.5, 0.6], abs=0.003)
 
 
 async def test_stamps() -> None:
@@ -131,4 +132,4 @@ async def test_turns_go_on_in_time_and_copies_share_it() -> None:
 async def test_an_empty_recording_plays_at_once_however_often() -> None:
     world = World()
     assert (await play(batches([]), world, Plan(turns=0), clock=world.clock())).records == 0
-    assert math.isfinite((await play(batches([]), world, Plan(), clock=world.clock())).late_p99_ms)
+    assert (await play(batches([]), world, Plan(), clock=world.clock())).late_p99_ms == 0
