@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from features.engine import Changes, FeatureEngine
 from features.store import Checkpoint, Claim, StaleClaim, Store, StoreUnavailable, Written
+from scorer import garbage
 from scorer.kafka.source import Bounds
 from scorer.lease import Lease
 
@@ -100,6 +101,7 @@ class Ownership:
     def assigned(self, partitions: Sequence[int]) -> None:
         """They are ours, and paused: claim each. Returns at once, because heartbeats wait for it."""
         self.rebalances += 1
+        garbage.collect_all()
         log.info("Assigned %s.", _list(partitions))
         for partition in partitions:
             self._claim(partition)
@@ -171,6 +173,8 @@ class Ownership:
         elif outcome is Written.REWOUND:
             log.warning("The store went back in time on partition %d; going back with it.", lease.partition)
             self._claim(lease.partition)
+        elif outcome is Written.TORN:
+            self._claim(lease.partition)  # says what is to be done, and stops it
         else:
             log.error("The store holds nothing of partition %d any more.", lease.partition)
             self._claim(lease.partition)

@@ -154,7 +154,10 @@ class Pipeline:
             "load": (loaded_ms - decoded_ms) / 1000,
             "features": (features_ms - loaded_ms) / 1000,
         }
-        self._decide(work, index, computed.status)
+        wanted: NDArray[np.bool_] = batch.columns["viewer"] >= 0  # neither about a room alone nor an erasure
+        if self._score_on is not None:
+            wanted &= np.array([event.type in self._score_on for event in decoded.events], np.bool_)
+        self._decide(work, index, wanted, computed.status)
         return work
 
     def cut(self) -> Cut | None:
@@ -167,7 +170,9 @@ class Pipeline:
         batches, self._uncut = self._uncut, []
         return Cut(batches[-1].sequence, self._engine.changes(*batches))
 
-    def _decide(self, work: Work, index: NDArray[np.intp], status: NDArray[np.uint8]) -> None:
+    def _decide(
+        self, work: Work, index: NDArray[np.intp], wanted: NDArray[np.bool_], status: NDArray[np.uint8]
+    ) -> None:
         """Which events get a score, and what becomes of the others."""
         shed = np.array([late for portion in work.portions for late in portion.shed], np.bool_)[index]
         rebuilt = np.zeros(len(work.records), np.bool_)
@@ -176,7 +181,6 @@ class Pipeline:
             if portion.records[0].offset < lease.publish_from:
                 offsets = np.array([record.offset for record in work.records])
                 rebuilt |= (work.partitions == lease.partition) & (offsets < lease.publish_from)
-        wanted = np.array([self._wants(event) for event in work.events], np.bool_)
         duplicate = status != FRESH
         state_only = ~duplicate & (~wanted | rebuilt)
         candidate = ~duplicate & ~state_only
@@ -184,11 +188,6 @@ class Pipeline:
             duplicate=int(duplicate.sum()), state_only=int(state_only.sum()), shed=int((candidate & shed).sum())
         )
         work.to_score = np.flatnonzero(candidate & ~shed)
-
-    def _wants(self, event: Event) -> bool:
-        if event.viewer_id is None or event.type == "erase":
-            return False
-        return self._score_on is None or event.type in self._score_on
 
     async def score(
         self, work: Work, publish: Callable[[Sequence[Outgoing]], Awaitable[_T]]

@@ -17,6 +17,7 @@ from features.catalogue import fingerprint
 from features.engine import FeatureEngine, warm_up
 from features.redis_store import RedisStore, connect
 from features.store import Store, StoreUnavailable, Written
+from scorer import garbage
 from scorer.batcher import Batcher, ServiceTimes
 from scorer.checkpointer import Checkpointer
 from scorer.config import Config
@@ -48,6 +49,7 @@ async def run(config: Config) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     service = Service(config)
+    garbage.take_over()
     try:
         await service.start()
         await service.serve(stop)
@@ -120,6 +122,7 @@ class Service:
             asyncio.create_task(self._rooms.run(), name="rooms"),
             asyncio.create_task(self._commit(), name="commit"),
             asyncio.create_task(self._report(), name="report"),
+            asyncio.create_task(garbage.collect_young(), name="garbage"),
             asyncio.create_task(measure_loop_lag(time.monotonic, self._lagged), name="loop-lag"),
         ]
         stopping = asyncio.create_task(stop.wait(), name="stop")
