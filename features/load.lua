@@ -7,8 +7,11 @@ for k = 1, #KEYS do
   if n == 0 then
     rows[#rows + 1] = redis.call('GET', KEYS[k])
   else
-    local values = redis.call('HMGET', KEYS[k], unpack(ARGV, at + 1, at + n))
-    for i = 1, n do rows[#rows + 1] = values[i] end
+    for first = at + 1, at + n, 2000 do -- unpack() returns 8,000 values at most
+      local last = math.min(first + 1999, at + n)
+      local values = redis.call('HMGET', KEYS[k], unpack(ARGV, first, last))
+      for i = 1, last - first + 1 do rows[#rows + 1] = values[i] end
+    end
   end
   at = at + n + 1
 end

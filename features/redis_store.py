@@ -32,11 +32,12 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from features.engine import Changes, RowKey
-from features.store import Checkpoint, Claim, StaleClaim, StoreUnavailable, Written, viewer_fields
+from features.store import Checkpoint, Claim, StaleClaim, StoreUnavailable, TornState, Written, viewer_fields
 
 _HERE = Path(__file__).parent
 _ROOM_TTL_S = 2 * 86_400  # a broadcast and its longest window, with room to spare
 _ROOMS_PER_CALL = 500
+_TORN = b"torn"  # in place of the offset, while a script writes rows
 _T = TypeVar("_T")
 _Reply = Any  # what a script returns: nested lists of bytes and integers
 
@@ -63,6 +64,11 @@ class RedisStore:
         if reply[0] != 1:
             raise StaleClaim(
                 f"partition {partition} is owned by group generation {int(reply[1])}, ours is {generation}"
+            )
+        if reply[2] == _TORN:
+            raise TornState(
+                "a write to it stopped halfway, because Redis refused one of its commands. Read the log of that time, "
+                f"mend the cause, delete the keys ts:{{{self._scope}.{partition}}}:* and restart: the rows are rebuilt."
             )
         return Claim(int(reply[1]), int(reply[2]) if reply[2] else None)
 
@@ -113,6 +119,8 @@ class RedisStore:
             return Written.LOST
         if int(epoch) != write.epoch:
             return Written.FENCED
+        if offset == _TORN:
+            return Written.TORN
         if offset is not None and int(offset) == write.offset:
             return Written.APPLIED
         if (None if offset is None else int(offset)) == write.expected:
@@ -227,6 +235,8 @@ def _refusal(write: Checkpoint, reply: _Reply) -> Written:
     held = reply[1]
     if reply[0] == -1:
         return Written.FENCED if held else Written.LOST
+    if held == _TORN:
+        return Written.TORN
     # Already there: an earlier attempt was applied although its outcome looked otherwise.
     return Written.APPLIED if held and int(held) == write.offset else Written.REWOUND
 

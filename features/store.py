@@ -21,6 +21,10 @@ class StaleClaim(Exception):
     """A newer generation of the consumer group owns the partition already: do not touch it."""
 
 
+class TornState(Exception):
+    """A write to the partition stopped halfway: its rows are of two different offsets. The message says what to do."""
+
+
 class Claim(NamedTuple):
     """What a new owner learns."""
 
@@ -52,13 +56,15 @@ class Written(Enum):
     """The store holds nothing of this partition any more: it was emptied."""
     REWOUND = "rewound"
     """The stored offset is not the expected one: the store went back in time, or this process lost track."""
+    TORN = "torn"
+    """A write stopped halfway; the next claim says so in words."""
 
 
 class Store(Protocol):
     """Rows and offsets by partition. Every method raises StoreUnavailable when the store cannot serve."""
 
     async def claim(self, partition: int, generation: int, owner: str) -> Claim:
-        """Become the partition's owner. Raises StaleClaim when a later generation was here first."""
+        """Become the partition's owner. Raises StaleClaim when a later generation was here first, TornState."""
         ...
 
     async def load(self, keys: Sequence[RowKey]) -> list[bytes | None]:
