@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from features.events import Event, decode
-from tests.benchmarks.traffic import sent_at, source, template, zipf
+from tests.benchmarks.traffic import sent_at, simulated, source, template, zipf
 
 NOW_NS = 1_790_000_000_123_456_789
 
@@ -35,6 +35,12 @@ def test_events_without_a_viewer_expect_no_score() -> None:
     raid = Event(event_id="1", type="raid", event_time_ms=1, room_id="r", streamer_id="s", viewers=10)
     assert template(raid).key is None
     assert not template(raid).scored
+
+
+def test_simulated_events_can_be_stamped() -> None:
+    templates = [template(event) for event in itertools.islice(simulated(seed=1), 2_000)]
+    values = [each.stamped(NOW_NS + i) for i, each in enumerate(templates)]
+    assert len(decode(values, [each.key for each in templates]).events) == 2_000
 
 
 def test_a_source_is_found_by_name() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple, cast
 
 from features.events import Event, encode
+from replay.simulate import Traffic, simulate
 
 VIEWERS: Final = 50_000
 ROOMS: Final = 400
@@ -88,6 +89,12 @@ def zipf(seed: int) -> Iterator[Event]:
             event.gift_tx_id, event.gift_id = f"tx-{seed}-{gifts}", "rose"
             event.unit_price, event.count, event.amount_minor, event.coin_type = 10, 1, 10, "paid"
         yield event
+
+
+def simulated(seed: int) -> Iterator[Event]:
+    """Simulated traffic, two hours of it: people who come, talk, tip and go."""
+    for moment in simulate(Traffic(seed=seed, rate=1_000, duration_s=7_200)):
+        yield from moment.events
 
 
 def source(name: str) -> Callable[[int], Iterable[Event]]:
