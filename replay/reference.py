@@ -1,11 +1,14 @@
 """The reference model, made anew: simulate traffic, compute features, label, train, write the model folder.
 
 `make model` runs it. Equal settings give an equal training set, and on one machine the same model to the byte.
+The traffic comes from several worlds, each with viewers and streamers of its own, that start spread over the day: who
+spends much is so rare that one small world's tips are those of a few people, and every hour is to be seen in training.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,12 +18,15 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import msgspec
+
 from engines.model import ModelError
 from replay.dataset import Sampling, Written, write_dataset
 from replay.simulate import Traffic, simulate
 
 FOLDER = Path("engines/models/reference")
-_NEGATIVES = 0.08
+_NEGATIVES = 0.05
+_DAY_MS = 86_400_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,10 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m replay.reference", description=__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER, help="model folder to write (%(default)s)")
     parser.add_argument("--shards", type=Path, help="where to keep the training set (default: a temporary folder)")
-    parser.add_argument("--hours", type=float, default=12.0, help="traffic time to simulate (%(default)s)")
-    parser.add_argument(
-        "--rates", type=float, nargs="+", default=[40.0, 120.0], help="events a second of each world (%(default)s)"
-    )
+    parser.add_argument("--worlds", type=int, default=4, help="populations to simulate (%(default)s)")
+    parser.add_argument("--hours", type=float, default=7.0, help="traffic time to simulate of each (%(default)s)")
+    parser.add_argument("--rate", type=float, default=150.0, help="events a second of each (%(default)s)")
     parser.add_argument("--seed", type=int, default=11, help="seed of the first world and the training (%(default)s)")
     parser.add_argument("--version", default="1", help="version in the manifest (%(default)s)")
     options = parser.parse_args(arguments)
@@ -50,20 +55,24 @@ def _make(options: argparse.Namespace, shards: Path) -> None:
         from engines.train.run import Label, train
     except ModuleNotFoundError as error:
         raise ModelError(f"Training needs {error.name}: pip install 'tipstream[train]'") from error
+    settings = Traffic(rate=options.rate, duration_s=options.hours * 3600, truth=True)
     worlds = [
-        Traffic(seed=options.seed + number, rate=rate, duration_s=options.hours * 3600, truth=True)
-        for number, rate in enumerate(options.rates)
+        msgspec.structs.replace(
+            settings,
+            seed=options.seed + number,
+            start_ms=settings.start_ms + number * _DAY_MS // options.worlds,
+        )
+        for number in range(options.worlds)
     ]
-    rates = " and ".join(f"{world.rate:g}" for world in worlds)
     source = (
-        f"simulated traffic, seeds from {options.seed}: {options.hours:g} h at {rates} events/s, "
-        f"{_NEGATIVES:.0%} of the events without a tip (weighted back)"
+        f"simulated traffic, seeds {worlds[0].seed} to {worlds[-1].seed}: {options.worlds} x {options.hours:g} h at "
+        f"{options.rate:g} events/s, {_NEGATIVES:.0%} of the events without a tip (weighted back)"
     )
-    print(f"Simulating {options.hours:g} h at {rates} events/s, side by side. This takes some minutes.")
-    # Fresh processes: a fork would copy this one's threads' locks.
-    with ProcessPoolExecutor(len(worlds), mp_context=get_context("spawn")) as pool:
+    print(f"Simulating {options.worlds} x {options.hours:g} h at {options.rate:g} events/s. This takes some minutes.")
+    # Fresh processes: a fork would copy locks that this one's threads hold.
+    with ProcessPoolExecutor(min(options.worlds, os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
         for world, written in zip(worlds, pool.map(partial(_write, shards, source), worlds), strict=True):
-            print(f"{world.rate:g}/s: {written.events:,} events, {written.rows:,} rows, {written.tips:,} with a tip")
+            print(f"seed {world.seed}: {written.events:,} events, {written.rows:,} rows, {written.tips:,} with a tip")
     label = Label("tip-intent-reference", options.version, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     manifest = train(shards, options.out, label, Recipe(seed=options.seed), print)
     for name, value in manifest.metrics.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,30 +70,38 @@ class ShardWriter:
         if any(folder.glob(f"shard-{part}-*")) or (facts_file.exists() and facts_file.read_bytes() != encoded):
             raise ModelError(f"{folder} already holds a training set. Choose another folder or delete this one.")
         folder.mkdir(parents=True, exist_ok=True)
-        facts_file.write_bytes(encoded)
+        beside = folder / f"{FACTS_FILE}.{part}"
+        beside.write_bytes(encoded)
+        beside.replace(facts_file)  # whole at every moment: other parts may be reading it
         self._folder = folder
         self._part = part
         self._shards = 0
 
     def write(self, rows: Rows) -> None:
         """Write one shard."""
-        columns = {name: _list_column(column) for name, column in zip(Rows._fields, rows, strict=True)}
+        columns = {name: _list_column(column) for name, column in rows._asdict().items()}
         path = self._folder / f"shard-{self._part}-{self._shards:05}.parquet"
         pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
         self._shards += 1
 
 
-def read(folder: Path) -> tuple[Facts, Rows]:
-    """Read a whole set into memory; raises ModelError if there is none."""
-    shards = sorted(folder.glob("shard-*.parquet"))
+def read(folder: Path) -> tuple[Facts, list[Rows]]:
+    """Read a whole set into memory, part by part; raises ModelError if there is none."""
     try:
         facts = msgspec.json.decode((folder / FACTS_FILE).read_bytes(), type=Facts)
     except (OSError, msgspec.DecodeError) as error:
         raise ModelError(f"{folder} is no training set ({error}). Make one with `tipstream-replay dataset`.") from error
+    shards = sorted(folder.glob("shard-*.parquet"))
     if not shards:
         raise ModelError(f"{folder} holds no shards: the run that made it ended early. Make the set again.")
-    parts = [_read_shard(path, facts) for path in shards]
-    return facts, Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    parts = groupby(shards, key=lambda path: path.stem.rpartition("-")[0])
+    return facts, [concatenate([_read_shard(path, facts) for path in paths]) for _, paths in parts]
+
+
+def concatenate(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of several in one."""
+    columns: Iterator[Any] = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Rows(*columns)
 
 
 def _list_column(array: NDArray[Any]) -> pa.Array[Any]:

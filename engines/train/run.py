@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from engines.manifest import MANIFEST_FILE, ONNX_FILE, Artifact, Manifest, Tier
 from engines.model import ModelError
 from engines.train.calibrate import calibrate, fit_prior
 from engines.train.card import CARD_FILE, card
-from engines.train.dataset import Facts, Rows, read
+from engines.train.dataset import Facts, Rows, concatenate, read
 from engines.train.export import onnx_bytes
 from engines.train.fit import fit, predict
 from engines.train.judge import judge
@@ -34,13 +34,13 @@ class Label(NamedTuple):
 def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[str], None]) -> Manifest:
     """Train on the set in `shards` and write model, manifest and card to `out`; raises ModelError in words.
 
-    The rows are split by time: training, then validation (early stopping, calibration, prior, tiers), then test, which
-    only the card sees. Rows whose horizon reaches into the next period are left out.
+    Each part of the set is split by time: training, then validation (early stopping, calibration, prior, tiers), then
+    test, which only the card sees. Rows whose horizon reaches into the next period are left out.
     """
-    facts, rows = read(shards)
+    facts, parts = read(shards)
     if len(facts.horizons_s) != 2:
         raise ModelError(f"The set has horizons {facts.horizons_s}; this network answers two. Make a set with two.")
-    periods = split(facts, rows, recipe)
+    periods = split(facts, parts, recipe)
     for name, period in periods._asdict().items():
         tips = int(period.tips[:, -1].sum())
         say(f"{name}: {len(period.weight):,} rows, {tips:,} with a tip, for {period.weight.sum():,.0f} events")
@@ -81,15 +81,21 @@ class Periods(NamedTuple):
     test: Rows
 
 
-def split(facts: Facts, rows: Rows, recipe: Recipe) -> Periods:
-    """Cut the rows by time."""
-    rows = rows.where(np.argsort(rows.time_ms, kind="stable"))
-    cuts = [int(len(rows.weight) * share) for share in (1 - recipe.validation - recipe.test, 1 - recipe.test)]
-    until = [*(int(rows.time_ms[cut]) for cut in cuts), np.iinfo(np.int64).max]
-    starts = [0, *(int(np.searchsorted(rows.time_ms, time)) for time in until[:-1])]
-    horizon_ms = facts.horizons_s[-1] * 1000
-    ends = [*(int(np.searchsorted(rows.time_ms, time - horizon_ms)) for time in until[:-1]), len(rows.weight)]
-    return Periods(*(rows.where(slice(start, end)) for start, end in zip(starts, ends, strict=True)))
+def split(facts: Facts, parts: Sequence[Rows], recipe: Recipe) -> Periods:
+    """Cut each part by time, and join what falls into each period."""
+    cut = [_split_part(facts, rows, recipe) for rows in parts]
+    return Periods(*(concatenate(rows) for rows in zip(*cut, strict=True)))
+
+
+def _split_part(facts: Facts, rows: Rows, recipe: Recipe) -> Periods:
+    order = np.argsort(rows.time_ms, kind="stable")
+    time_ms = rows.time_ms[order]
+    until_ms = [
+        int(time_ms[int(len(order) * share)]) for share in (1 - recipe.validation - recipe.test, 1 - recipe.test)
+    ]
+    starts = [0, *np.searchsorted(time_ms, until_ms).tolist()]
+    ends = [*np.searchsorted(time_ms, np.array(until_ms) - 1000 * facts.horizons_s[-1]).tolist(), len(order)]
+    return Periods(*(rows.where(order[start:end]) for start, end in zip(starts, ends, strict=True)))
 
 
 def tiers(p: NDArray[np.float32], weight: NDArray[np.float32], recipe: Recipe) -> tuple[Tier, ...]:

@@ -15,7 +15,7 @@ from engines.prior import PriorModel
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'tipstream[train]'")
 
 from engines.train.card import CARD_FILE  # noqa: E402
-from engines.train.dataset import Facts, Rows, ShardWriter  # noqa: E402
+from engines.train.dataset import Facts, Rows, ShardWriter, concatenate  # noqa: E402
 from engines.train.dataset import read as read_set  # noqa: E402
 from engines.train.export import onnx_bytes  # noqa: E402
 from engines.train.fit import fit, predict  # noqa: E402
@@ -57,10 +57,11 @@ def made_up(n: int, seed: int = 7) -> Rows:
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("set")
-    writer = ShardWriter(folder, FACTS)
     rows = made_up(12_000)
-    for start in range(0, 12_000, 5_000):
-        writer.write(rows.where(slice(start, start + 5_000)))
+    for part in range(2):
+        writer = ShardWriter(folder, FACTS, part=str(part))
+        for start in range(6_000 * part, 6_000 * (part + 1), 3_000):
+            writer.write(rows.where(slice(start, start + 3_000)))
     return folder
 
 
@@ -72,9 +73,9 @@ def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_set_is_read_as_written(shards: Path) -> None:
-    facts, rows = read_set(shards)
+    facts, parts = read_set(shards)
     assert facts == FACTS
-    for read_back, written in zip(rows, made_up(12_000), strict=True):
+    for read_back, written in zip(concatenate(parts), made_up(12_000), strict=True):
         assert read_back.dtype == written.dtype
         np.testing.assert_array_equal(read_back, written)
 
@@ -143,10 +144,18 @@ def test_the_same_set_and_recipe_give_the_same_bytes(shards: Path, trained: Path
 
 def test_periods_follow_each_other_a_horizon_apart() -> None:
     rows = made_up(5_000)
-    periods = split(FACTS, rows.where(np.random.default_rng(1).permutation(5_000)), RECIPE)
+    periods = split(FACTS, [rows.where(np.random.default_rng(1).permutation(5_000))], RECIPE)
     for before, after in ((periods.train, periods.validation), (periods.validation, periods.test)):
         assert before.time_ms.max() + 600_000 <= after.time_ms.min()
     assert len(periods.test.time_ms) == pytest.approx(1_000, abs=2)
+
+
+def test_each_part_is_cut_on_its_own() -> None:
+    rows = made_up(2_000)
+    shifted = rows._replace(time_ms=rows.time_ms + 10**10)
+    periods = split(FACTS, [rows, shifted], RECIPE)
+    for period in periods:
+        assert (period.time_ms < 10**10).sum() == (period.time_ms >= 10**10).sum() > 0
 
 
 def test_tiers_hold_the_shares_that_the_recipe_asks_for() -> None:

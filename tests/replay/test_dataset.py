@@ -22,7 +22,7 @@ def traffic() -> list[Moment]:
 
 def made(traffic: list[Moment], folder: Path, negatives: float) -> Rows:
     write_dataset(traffic, folder, source="simulated", sampling=Sampling(negatives, seed=1), shard_rows=1_000)
-    return read(folder)[1]
+    return read(folder)[1][0]
 
 
 def test_every_event_that_is_scored_becomes_a_row_with_what_followed_it(traffic: list[Moment], tmp_path: Path) -> None:

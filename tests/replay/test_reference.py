@@ -13,11 +13,11 @@ pytestmark = pytest.mark.train
 
 
 def test_too_little_traffic_is_answered_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shards = tmp_path / "set"
-    command = ["--hours", "0.25", "--rates", "6", "9", "--shards", str(shards), "--out", str(tmp_path / "model")]
-    assert main(command) == 2
+    shards, out = tmp_path / "set", tmp_path / "model"
+    size = ["--worlds", "2", "--hours", "0.25", "--rate", "8"]
+    assert main([*size, "--shards", str(shards), "--out", str(out)]) == 2
     assert "Record or simulate more traffic." in capsys.readouterr().err
-    facts, rows = read(shards)
-    assert "seeds from 11: 0.25 h at 6 and 9 events/s" in facts.source
-    assert len(rows.weight) > 50
-    assert not (tmp_path / "model").exists()
+    facts, parts = read(shards)
+    assert "seeds 11 to 12: 2 x 0.25 h at 8 events/s" in facts.source
+    assert all(len(rows.weight) > 20 for rows in parts)
+    assert not out.exists()
