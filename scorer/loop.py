@@ -22,6 +22,7 @@ _T = TypeVar("_T")
 _IDLE_POLL_MS = 200
 _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)  # waits between attempts at a store that cannot serve; the last one repeats
 _NO_CHANGES = Changes({}, {})
+_READ_AHEAD = 8_192  # records in the queues, above which no more are asked for
 _UNWRITTEN = 64  # cuts of one partition that may wait for a checkpoint before intake pauses
 
 
@@ -86,6 +87,8 @@ class Loop:
             if self._uncut and self._clock() - self._cut_ms >= self._interval_ms:
                 async with self._ownership.steady:
                     self.cut()
+        if self._failure is not None:
+            raise self._failure
 
     def cut(self) -> None:
         """Have all that was read so far made durable, once it is published. Only while `steady` is held."""
@@ -101,15 +104,13 @@ class Loop:
                 lease.read_to = None
         self._uncut.clear()
         task = asyncio.create_task(self._save(steps, self._last), name=f"save-{cut.sequence}")
+        self._last = task
         self._running.add(task)
         task.add_done_callback(self._done)
 
-    async def _save(self, steps: list[tuple[Lease, Progress]], last: "asyncio.Task[None] | None") -> None:
+    async def _save(self, steps: list[tuple[Lease, Progress]], previous: "asyncio.Task[None] | None") -> None:
         """Write rows once the last batch in them is acknowledged, and with it all before it."""
-        if last is not None and not last.done():
-            await asyncio.wait([last])
-        if self._failure is not None:
-            return  # some score may not be out: the store stays where it is, and the next owner goes on from there
+        await _after(previous)
         for lease, progress in steps:
             self._checkpointer.add(lease, progress)
             lease.end()
@@ -122,9 +123,12 @@ class Loop:
         return _IDLE_POLL_MS
 
     async def _poll(self, timeout_ms: int) -> None:
-        if any(len(lease.progress) > _UNWRITTEN for lease in self._ownership.leases.values()):
+        leases = self._ownership.leases.values()
+        if any(len(lease.progress) > _UNWRITTEN for lease in leases):
             await asyncio.sleep(0.01)  # the store is slower than we are
             return
+        if sum(len(lease.queue) for lease in leases) >= _READ_AHEAD:
+            return  # a backlog stays in Kafka, not in memory
         try:
             fetched = await self._source.poll(timeout_ms)
         except Unreadable as error:
@@ -164,14 +168,13 @@ class Loop:
         task.add_done_callback(self._finished)
 
     async def _finish(self, work: Work, previous: "asyncio.Task[None] | None") -> None:
-        """Score, publish, and once acknowledged make it durable, in the order of reading."""
+        """Score and publish; done once this and all before it are acknowledged."""
         try:
             published, mode = await self._pipeline.score(work, self._sink.publish)
             handed_ms = self._clock()
             await published
             acknowledged_ms = self._clock()
-            if previous is not None and not previous.done():
-                await asyncio.wait([previous])
+            await _after(previous)
         finally:
             for portion in work.portions:
                 portion.lease.end()
@@ -189,3 +192,14 @@ class Loop:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and self._failure is None:
             self._failure = error
+
+
+async def _after(previous: "asyncio.Task[None] | None") -> None:
+    """Wait for what comes before, and fail as it failed: what follows a batch that was not published must not be saved.
+
+    Batches and saves form one chain, so that nothing overtakes: when one is done, so is all before it.
+    """
+    if previous is not None:
+        if not previous.done():
+            await asyncio.wait([previous])
+        previous.result()
