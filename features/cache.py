@@ -75,23 +75,23 @@ class Cache:
             for room in held.rooms.values():
                 self._free_room(room)
 
-    def add_viewer(self, partition: int, viewer_id: str, sequence: int) -> Viewer:
+    def add_viewer(self, partition: int, viewer_id: str) -> Viewer:
         """Make room for a viewer whose row is yet to be known."""
         viewer = Viewer(partition, viewer_id)
-        viewer.slot = self.viewers.take(viewer, sequence)
+        viewer.slot = self.viewers.take(viewer)
         self.partitions[partition].viewers[viewer_id] = viewer
         return viewer
 
-    def add_pair(self, viewer: Viewer, streamer: str, sequence: int) -> int:
+    def add_pair(self, viewer: Viewer, streamer: str) -> int:
         """Make room for a pair whose row is yet to be known; return its slot."""
-        slot = self.pairs.take((viewer, streamer), sequence)
+        slot = self.pairs.take((viewer, streamer))
         viewer.pairs[streamer] = slot
         return slot
 
-    def add_room(self, partition: int, room_id: str, sequence: int) -> Room:
+    def add_room(self, partition: int, room_id: str) -> Room:
         """Make room for a room whose row is yet to be known."""
         room = Room(partition, room_id)
-        room.slot = self.rooms.take(room, sequence)
+        room.slot = self.rooms.take(room)
         self.partitions[partition].rooms[room_id] = room
         return room
 

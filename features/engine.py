@@ -16,6 +16,7 @@ from features.kernel import walk
 from features.packing import RowBytes
 from features.rows import FREE_GIFT, ROOM, TYPE_CODE, RowVersionError
 from features.shares import sum_shares
+from features.table import Table
 
 __all__ = ["Batch", "Changes", "Computed", "FeatureEngine", "RowKey", "RowVersionError", "ViewerChange"]
 
@@ -79,6 +80,18 @@ def _change(changes: dict[int, Changes], partition: int, viewer_id: str) -> View
     return change
 
 
+def _changed(table: Table[Any], batches: Sequence[Batch], which: int) -> NDArray[np.int32]:
+    """Return the slots of the table that hold a row which one of the batches, given in order, changed."""
+    if not batches:
+        return np.empty(0, np.int32)
+    if len(batches) == 1:
+        slots = batches[0].changed[which]
+    else:
+        slots = np.unique(np.concatenate([batch.changed[which] for batch in batches]))
+    touched = table.touched[slots]  # a slot may have been freed since, and taken by a row that did not change
+    return slots[(touched >= batches[0].sequence) & (touched <= batches[-1].sequence)]
+
+
 class FeatureEngine:
     """The rows of owned partitions in memory, and the kernel. One thread, no I/O.
 
@@ -122,24 +135,24 @@ class FeatureEngine:
                 viewer_id = event.viewer_id
                 assert viewer_id is not None
                 erased.append((partition, viewer_id, held.viewers.pop(viewer_id, None)))
-                cache.add_viewer(partition, viewer_id, sequence).complete = True
+                cache.add_viewer(partition, viewer_id).complete = True
             else:
                 room = held.rooms.get(event.room_id)
                 if room is None:
-                    room = cache.add_room(partition, event.room_id, sequence)
+                    room = cache.add_room(partition, event.room_id)
                     missing.append(RowKey(partition, "room", event.room_id))
                     self._pending[missing[-1]] = room.slot
                 room_slot, others, room_hash = room.slot, room.others, room.hash
                 if kind not in ROOM_LEVEL:
                     viewer = held.viewers.get(event.viewer_id)  # type: ignore[arg-type]  # decode saw to it
                     if viewer is None:
-                        viewer = cache.add_viewer(partition, event.viewer_id, sequence)  # type: ignore[arg-type]
+                        viewer = cache.add_viewer(partition, event.viewer_id)  # type: ignore[arg-type]
                         missing.append(RowKey(partition, "viewer", viewer.id))
                         self._pending[missing[-1]] = viewer.slot
                     viewer_slot = viewer.slot
                     known = viewer.pairs.get(event.streamer_id)
                     if known is None:
-                        known = cache.add_pair(viewer, event.streamer_id, sequence)
+                        known = cache.add_pair(viewer, event.streamer_id)
                         if not viewer.complete:
                             missing.append(RowKey(partition, "pair", viewer.id, event.streamer_id))
                             self._pending[missing[-1]] = known
@@ -247,12 +260,8 @@ class FeatureEngine:
             for partition, viewer_id, _ in batch.erased:
                 if partition in cache.partitions:
                     _change(out, partition, viewer_id).erased = True
-        if len(batches) == 1:
-            viewers, pairs, rooms = batches[0].changed
-        else:
-            viewers, pairs, rooms = (
-                np.unique(np.concatenate(slots)) for slots in zip(*(batch.changed for batch in batches), strict=True)
-            )
+        tables: tuple[Table[Any], ...] = (cache.viewers, cache.pairs, cache.rooms)
+        viewers, pairs, rooms = (_changed(table, batches, which) for which, table in enumerate(tables))
         for slot, row in zip(viewers.tolist(), cache.viewers.pack(viewers), strict=True):
             if viewer := cache.viewers.owners[slot]:
                 _change(out, viewer.partition, viewer.id).row = row
@@ -275,11 +284,6 @@ class FeatureEngine:
         """Return how many rows of each table are in memory."""
         cache = self._cache
         return {"viewer": len(cache.viewers), "pair": len(cache.pairs), "room": len(cache.rooms)}
-
-    def rows_in_memory(self) -> dict[str, int]:
-        """Return how many rows of each table are in memory."""
-        cache = self._cache
-        return {table.name: len(table) for table in (cache.viewers, cache.pairs, cache.rooms)}
 
     def take_dirty_shares(self) -> dict[int, dict[str, bytes]]:
         """Return, by partition and room, this process's shares of rooms that changed since the last call, packed."""
@@ -315,7 +319,7 @@ class FeatureEngine:
                 others.give_back(room.others)
                 room.others = -1
             if blobs:
-                room.others = others.take(room, 0)
+                room.others = others.take(room)
                 packed += blobs
                 slots.append(room.others)
                 ends.append(len(packed))

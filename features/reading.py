@@ -119,7 +119,7 @@ def add_others(out: NDArray[np.int64], room: Any, others: Any) -> None:
         out[q.ROOM_TOTAL + kind] += others.total[kind]
     out[q.ROOM_TOTAL + N_KINDS] += others.total_minor
     if others.first > 0:
-        out[q.ROOM_AGE] = max(out[q.ROOM_AGE], now - others.first)
+        out[q.ROOM_AGE] = max(out[q.ROOM_AGE], now - others.first, 0)
     if others.last_tip > room.last_tip:
         out[q.ROOM_AGE + 1] = max(now - others.last_tip, 0)
     if others.raid_time > room.raid_time:

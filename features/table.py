@@ -1,7 +1,7 @@
 """The rows of one kind of entity in memory: an array that grows, free places in it, and who has gone unused longest."""
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,14 @@ from features.packing import RowBytes
 
 Owner = TypeVar("Owner")
 
+_FREE: Final = 2**63 - 1  # `touched` of a place without a row: the last to be listed
+
 
 class Table(Generic[Owner]):
     """Rows by slot. `rows` is replaced when it grows: look it up anew for each batch.
 
-    rows (capacity,) structured; touched (capacity,) int64: sequence of the batch that last changed a row.
+    rows (capacity,) structured; touched (capacity,) int64: sequence of the batch that last changed a row, 0 = unchanged
+    since it came.
     """
 
     def __init__(self, name: str, dtype: np.dtype[Any], capacity: int) -> None:
@@ -29,8 +32,8 @@ class Table(Generic[Owner]):
     def __len__(self) -> int:
         return len(self.owners) - len(self._free)
 
-    def take(self, owner: Owner, sequence: int) -> int:
-        """Return the slot of a row of zeros, unchanged since before the batch of this sequence."""
+    def take(self, owner: Owner) -> int:
+        """Return the slot of a row of zeros."""
         if self._free:
             slot = self._free.pop()
             self.owners[slot] = owner
@@ -40,12 +43,13 @@ class Table(Generic[Owner]):
             if slot == len(self.rows):
                 self._grow()
             self.owners.append(owner)
-        self.touched[slot] = sequence - 1
+        self.touched[slot] = 0
         return slot
 
     def give_back(self, slot: int) -> None:
         """Forget a row."""
         self.owners[slot] = None
+        self.touched[slot] = _FREE
         self._free.append(slot)
 
     def _grow(self) -> None:
@@ -68,12 +72,11 @@ class Table(Generic[Owner]):
             self._oldest = self._list_oldest()
 
     def _list_oldest(self) -> list[tuple[int, int]]:
-        used = np.array([slot for slot, owner in enumerate(self.owners) if owner is not None], np.int64)
-        touched = self.touched[used]
-        share = max(1, len(used) // 16)
+        touched = self.touched[: len(self.owners)]
+        share = max(1, len(self) // 64)
         first = np.argpartition(touched, share - 1)[:share]
         first = first[np.argsort(-touched[first], kind="stable")]
-        return list(zip(used[first].tolist(), touched[first].tolist(), strict=True))
+        return list(zip(first.tolist(), touched[first].tolist(), strict=True))
 
     def pack(self, slots: NDArray[np.int32]) -> list[bytes]:
         """Return the rows at these slots as bytes."""

@@ -91,20 +91,20 @@ def test_eviction_is_exact_and_bounded() -> None:
         small.take_dirty_shares()
 
     assert small_rows.viewers == large_rows.viewers
-    assert small.rows_in_memory()["viewer"] <= 8 + 16
-    assert large.rows_in_memory()["viewer"] > 100
+    assert small.sizes()["viewer"] <= 8 + 16
+    assert large.sizes()["viewer"] > 100
 
 
 def test_what_is_not_durable_is_never_evicted() -> None:
     engine, rows = engine_of(1, capacity=2), Rows()
     for number in range(20):
         run_batch(engine, rows, [comment(number, viewer=f"viewer-{number}")], durable=False)
-    assert engine.rows_in_memory()["viewer"] == 20
+    assert engine.sizes()["viewer"] == 20
 
     engine.release(0, up_to=10**9)
     run_batch(engine, rows, [comment(20, viewer="viewer-20")])
 
-    assert engine.rows_in_memory()["viewer"] == 3
+    assert engine.sizes()["viewer"] == 3
 
 
 def test_an_erased_viewer_is_not_read_back_before_the_erasure_is_stored() -> None:
@@ -136,6 +136,43 @@ def test_an_erasure_reaches_the_store_with_what_follows_it() -> None:
     assert rows.viewers == fresh_rows.viewers
     run_batch(engine, rows, [erase])
     assert rows.viewers == {}
+
+
+def test_a_slot_that_changed_hands_before_the_cut_writes_nothing() -> None:
+    """The erased viewer's slot belongs to a row that is still being loaded when the changes are taken."""
+    engine, rows = engine_of(1), Rows()
+    run_batch(engine, rows, [comment(0, viewer="stored")])
+    engine.forget(0)
+    engine.open(0)
+    erase = Event("erase-1", "erase", START + 5_000, "room", "streamer", viewer_id="viewer")
+    batches = []
+    for event in (comment(1).event, erase):
+        batches.append(engine.prepare([event], [0], [START]))
+        engine.admit(batches[-1].missing, rows.load(batches[-1].missing))
+        engine.compute(batches[-1])
+    loading = engine.prepare([comment(2, viewer="stored").event], [0], [START])
+    changes = engine.changes(*batches)[0]
+
+    assert [key.id for key in loading.missing if key.table == "viewer"] == ["stored"]
+    assert set(changes.viewers) == {"viewer"}
+    assert changes.viewers["viewer"].row is None
+
+
+def test_changes_of_several_batches_are_those_of_the_rows_as_they_are_now() -> None:
+    records = random_stream(5, size=60, viewers=6, skew=1.4)
+    engine, each, together, batches = engine_of(2), Rows(), Rows(), []
+    for start in range(0, 60, 7):
+        events, partitions, broker = zip(*records[start : start + 7], strict=True)
+        batch = engine.prepare(events, partitions, broker)
+        engine.admit(batch.missing, [None] * len(batch.missing))
+        engine.compute(batch)
+        each.write(engine.changes(batch))
+        batches.append(batch)
+    together.write(engine.changes(*batches))
+
+    assert together.viewers == each.viewers
+    assert together.rooms == each.rooms
+    assert engine.changes() == {}
 
 
 def test_a_known_viewer_asks_for_the_pair_only_and_a_new_one_for_nothing_more() -> None:
