@@ -5,7 +5,6 @@ What is acknowledged while a write is under way gathers and goes out as the next
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Protocol
 
 from features.engine import Changes, ViewerChange
@@ -21,7 +20,7 @@ _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)  # waits between attempts; the last one r
 class Listener(Protocol):
     """Who hears about the outcome."""
 
-    def written(self, lease: Lease, sequence: int, seconds: float) -> None:
+    def written(self, lease: Lease, sequence: int) -> None:
         """Rows of batches up to `sequence` are durable."""
         ...
 
@@ -35,12 +34,11 @@ class Listener(Protocol):
 
 
 class Checkpointer:
-    """Writes what leases have gathered. `clock` is monotonic, in seconds."""
+    """Writes what leases have gathered."""
 
-    def __init__(self, store: Store, listener: Listener, *, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, listener: Listener) -> None:
         self._store = store
         self._listener = listener
-        self._clock = clock
         self._writers: dict[Lease, asyncio.Task[None]] = {}
 
     def add(self, lease: Lease, progress: Progress) -> None:
@@ -65,7 +63,6 @@ class Checkpointer:
         write = Checkpoint(lease.partition, lease.epoch, lease.stored, offset, changes)
         attempt = 0
         while not lease.lost:
-            started = self._clock()
             try:
                 outcome = await self._store.checkpoint(write)
             except StoreUnavailable as error:
@@ -82,7 +79,7 @@ class Checkpointer:
             for _ in range(count):
                 lease.progress.popleft()
             lease.note()
-            self._listener.written(lease, sequence, self._clock() - started)
+            self._listener.written(lease, sequence)
             return
 
 

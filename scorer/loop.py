@@ -14,7 +14,7 @@ from scorer.kafka.source import Source, Unreadable
 from scorer.lease import Lease, Progress
 from scorer.metrics import Metrics
 from scorer.ownership import Ownership, Stopped
-from scorer.pipeline import Pipeline, Work, statistics
+from scorer.pipeline import Pipeline, Work
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,8 @@ class Loop:
         rows = int(work.to_score.size)
         if rows:
             self._batcher.times.observe(rows, acknowledged_ms - work.taken_ms)
-        self._metrics.observe(statistics(work, mode, self._batcher.times.bucket(rows), acknowledged_ms))
+        bucket = self._batcher.times.bucket(rows)
+        self._metrics.observe(self._pipeline.statistics(work, mode, bucket, acknowledged_ms))
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._slots.release()

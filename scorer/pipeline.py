@@ -240,28 +240,28 @@ class Pipeline:
                 outgoing.append(Outgoing(self._topics.scores, partition, messages_))
         return outgoing
 
-
-def statistics(work: Work, mode: str, bucket: int, acknowledged_ms: float) -> BatchStats:
-    """What became of a finished batch."""
-    counts = work.counts
-    scored_at = np.array([work.records[i].timestamp for i in work.to_score], np.float64)
-    waits = work.taken_ms - np.array([record.timestamp for record in work.records], np.float64)
-    outcome = {"full": "scored", "fallback": "fallback", "prior": "prior"}[mode]
-    return BatchStats(
-        **{outcome: int(work.to_score.size)},
-        consumed=counts["consumed"],
-        shed=counts["shed"],
-        state_only=counts["state_only"],
-        unknown=counts["unknown"],
-        rejected=Counter(reject.reason for _, _, reject in work.rejects),
-        duplicate=counts["duplicate"],
-        late_events=counts["late_events"],
-        clamped=counts["clamped"],
-        unmatched_reversals=counts["unmatched_reversals"],
-        bucket=bucket if work.to_score.size else 0,
-        cache_hits=counts["cache_hits"],
-        cache_misses=counts["cache_misses"],
-        wait=waits / 1000,
-        latency=(acknowledged_ms - scored_at) / 1000,
-        stages=work.stages,
-    )
+    def statistics(self, work: Work, mode: str, bucket: int, acknowledged_ms: float) -> BatchStats:
+        """What became of a finished batch."""
+        counts = work.counts
+        scored_at = np.array([work.records[i].timestamp for i in work.to_score], np.float64)
+        waits = work.taken_ms - np.array([record.timestamp for record in work.records], np.float64)
+        outcome = {"full": "scored", "fallback": "fallback", "prior": "prior"}[mode]
+        return BatchStats(
+            **{outcome: int(work.to_score.size)},
+            consumed=counts["consumed"],
+            shed=counts["shed"],
+            state_only=counts["state_only"],
+            unknown=counts["unknown"],
+            rejected=Counter(reject.reason for _, _, reject in work.rejects),
+            duplicate=counts["duplicate"],
+            late_events=counts["late_events"],
+            clamped=counts["clamped"],
+            unmatched_reversals=counts["unmatched_reversals"],
+            late_scores=int(np.count_nonzero(acknowledged_ms - scored_at > self._deadline_ms)),
+            bucket=bucket if work.to_score.size else 0,
+            cache_hits=counts["cache_hits"],
+            cache_misses=counts["cache_misses"],
+            wait=waits / 1000,
+            latency=(acknowledged_ms - scored_at) / 1000,
+            stages=work.stages,
+        )

@@ -26,11 +26,12 @@ from scorer.kafka.sink import Sink
 from scorer.kafka.source import Source
 from scorer.lease import Lease
 from scorer.loop import Loop, patiently
-from scorer.metrics import Metrics
+from scorer.metrics import Metrics, RedisCall
 from scorer.ownership import Ownership
 from scorer.pipeline import Pipeline, Topics
 from scorer.reporter import Reporter
 from scorer.rooms import RoomExchange
+from scorer.timed_store import TimedStore
 from scorer.watchdog import ProgressWatch, measure_loop_lag
 from scorer.web import WebServer
 
@@ -70,7 +71,7 @@ class Service:
         self._model = OnnxModel.load(folder, features=print_, max_batch=config.batching.max_batch)
         self._engine = FeatureEngine(capacity=config.features.cache_viewers)
         warm_up()
-        self._store: Store = _store(config, print_)
+        self._store: Store = TimedStore(_store(config, print_), self._redis_call, time.monotonic)
         batching, kafka = config.batching, config.kafka
         self._ownership = Ownership(
             self._store,
@@ -98,7 +99,6 @@ class Service:
         self._checkpointer = Checkpointer(
             self._store,
             _Outcomes(self._engine, self._ownership, self.metrics, self.health),
-            clock=time.monotonic,
         )
         self._fingerprint = print_
         self._ladder: Ladder | None = None
@@ -195,6 +195,9 @@ class Service:
             clock=_now_ms,
         )
 
+    def _redis_call(self, call: RedisCall, seconds: float) -> None:
+        self.metrics.redis.observe(seconds, 1, call)
+
     def _lagged(self, seconds: float) -> None:
         self.metrics.loop_lag.observe(seconds)
         self.health.tick()
@@ -222,10 +225,9 @@ class _Outcomes:
         self._metrics = metrics
         self._health = health
 
-    def written(self, lease: Lease, sequence: int, seconds: float) -> None:
+    def written(self, lease: Lease, sequence: int) -> None:
         self._engine.release(lease.partition, sequence)
         self._metrics.checkpoints.add(1, "applied")
-        self._metrics.redis.observe(seconds, 1, "checkpoint")
         self._health.resume("Redis")
 
     def refused(self, lease: Lease, outcome: Written) -> None:
