@@ -8,21 +8,23 @@ configuration says) from a store that was emptied (rebuild the rows from what Ka
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from features.engine import Changes, FeatureEngine
 from features.store import Checkpoint, Claim, StaleClaim, Store, StoreUnavailable, Written
 from scorer import garbage
-from scorer.kafka.source import Bounds
+from scorer.kafka.source import Bounds, KafkaUnavailable
 from scorer.lease import Lease
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # waits between attempts at a claim; the last one repeats
 _COMMIT_S = 1.0
 _DRAIN_STEP_S = 0.05
 _NOTHING = Changes({}, {})
+_COLD = (-1, None)  # instead of epoch and offset: rows that no claim can go on with
 
 
 class Stopped(NamedTuple):
@@ -77,7 +79,9 @@ class Ownership:
         self._start_from = start_from
         self._on_out_of_range = on_out_of_range
         self._drain_s = drain_s
-        self._warm: dict[int, tuple[int, int | None]] = {}  # epoch and offset that the engine's rows are as of
+        self._warm: dict[
+            int, tuple[int, int | None]
+        ] = {}  # without a lease: epoch and offset that the engine's rows are as of
         self._committed: dict[int, int] = {}
         self._topic: Topic | None = None
         self._cut: Callable[[], None] = lambda: None
@@ -114,21 +118,26 @@ class Ownership:
         if partitions:
             log.info("Revoked %s.", _list(partitions))
         leaving = [self.leases[partition] for partition in partitions if partition in self.leases]
+        self._let_go(partitions)
+        for lease in leaving:
+            lease.queue.clear()
+        await self.drain(leaving, self._drain_s)
+        await self.commit()
+        self._let_go(partitions)  # of what was lost, and claimed anew, in the meantime
+        for lease in leaving:
+            if not lease.lost:
+                # The rows are kept for the case that the partition comes back before anyone else has touched it.
+                self._warm[lease.partition] = (lease.epoch, lease.stored) if lease.settled.is_set() else _COLD
+                lease.lose()
+            self.leases.pop(lease.partition, None)
+
+    def _let_go(self, partitions: Sequence[int]) -> None:
+        """Read nothing more of these, and claim none of them."""
         for partition in partitions:
             if task := self.claiming.pop(partition, None):
                 task.cancel()
             self.topic.pause(partition)
             self.stopped.pop(partition, None)
-        for lease in leaving:
-            lease.queue.clear()
-        await self.drain(leaving, self._drain_s)
-        await self.commit()
-        for lease in leaving:
-            settled = lease.settled.is_set()
-            lease.lose()
-            self.leases.pop(lease.partition, None)
-            # The rows are kept for the case that the partition comes back before anyone else has touched it.
-            self._warm[lease.partition] = (lease.epoch, lease.stored) if settled else (-1, None)
 
     async def commit(self) -> None:
         """Tell Kafka how far the store is, for the tools that show lag. Never backwards: not while rows are rebuilt."""
@@ -162,21 +171,16 @@ class Ownership:
 
     def refused(self, lease: Lease, outcome: Written) -> None:
         """A checkpoint was refused: another owner came, or the store went back in time or lost everything."""
-        if lease.lost:
+        if self.leases.get(lease.partition) is not lease:
             return
-        lease.lose()
-        self.leases.pop(lease.partition, None)
-        self._warm[lease.partition] = (-1, None)
-        self.topic.pause(lease.partition)
+        self._lose(lease.partition)
         if outcome is Written.FENCED:
             log.warning("Partition %d has another owner now; letting go of it.", lease.partition)
         elif outcome is Written.REWOUND:
             log.warning("The store went back in time on partition %d; going back with it.", lease.partition)
-            self._claim(lease.partition)
-        elif outcome is Written.TORN:
-            self._claim(lease.partition)  # says what is to be done, and stops it
-        else:
+        elif outcome is Written.LOST:
             log.error("The store holds nothing of partition %d any more.", lease.partition)
+        if outcome is not Written.FENCED:
             self._claim(lease.partition)
 
     def stop(self, partition: int, stopped: Stopped) -> None:
@@ -191,13 +195,17 @@ class Ownership:
 
     def reclaim(self, partition: int) -> None:
         """Start over with a partition: give up its lease and claim it anew."""
-        if lease := self.leases.pop(partition, None):
-            lease.lose()
-        self._warm[partition] = (-1, None)
-        self.topic.pause(partition)
+        self._lose(partition)
         self._claim(partition)
 
+    def _lose(self, partition: int) -> None:
+        if lease := self.leases.pop(partition, None):
+            lease.lose()
+            self._warm[partition] = _COLD
+        self.topic.pause(partition)
+
     def _claim(self, partition: int) -> None:
+        self._lose(partition)
         if task := self.claiming.get(partition):
             task.cancel()
         task = asyncio.create_task(self._take_over(partition), name=f"claim-{partition}")
@@ -212,41 +220,56 @@ class Ownership:
         task.add_done_callback(done)
 
     async def _take_over(self, partition: int) -> None:
-        try:
-            claim = await self._patient_claim(partition)
-        except StaleClaim as stale:
-            log.warning("%s; waiting for the next assignment.", stale)
-            return
-        committed = await self.topic.committed(partition)
-        bounds = await self.topic.bounds(partition)
-        offset = self._begin(partition, claim, committed, bounds)
-        if offset is None:
-            return
-        self._committed.pop(partition, None)
-        lease = Lease(partition, claim.epoch, claim.offset, publish_from=max(offset, committed or 0))
-        async with self.steady:
-            if self._warm.pop(partition, None) != (claim.epoch - 1, claim.offset) or claim.offset is None:
-                self._engine.forget(partition)
-                self._engine.open(partition)
-            if lease.stored is None and not await self._first_offset(lease, offset):
-                return
-            self.stopped.pop(partition, None)
-            if self.topic.resume(partition, offset):
-                self.leases[partition] = lease
-                log.info("Partition %d goes on at offset %d (epoch %d).", partition, offset, claim.epoch)
-
-    async def _patient_claim(self, partition: int) -> Claim:
-        attempt = 0
         while True:
             try:
-                return await self._store.claim(partition, self.topic.generation, self._owner)
-            except StoreUnavailable as error:
-                log.warning("Cannot claim partition %d yet: %s", partition, error)
-            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
-            attempt += 1
+                claim = await _patiently(
+                    lambda: self._store.claim(partition, self.topic.generation, self._owner), partition
+                )
+            except StaleClaim as stale:
+                advice = (
+                    f"{stale}. A newer assignment will be here in a moment; if none comes, the group was made anew "
+                    "and counts from one again: go on under a new kafka.group."
+                )
+                self.stop(partition, Stopped("stale-claim", advice))
+                return
+            committed = await _patiently(lambda: self.topic.committed(partition), partition)
+            bounds = await _patiently(lambda: self.topic.bounds(partition), partition)
+            offset = self._begin(partition, claim, committed, bounds)
+            if offset is None:
+                return
+            self._committed.pop(partition, None)
+            lease = Lease(partition, claim.epoch, claim.offset, publish_from=max(offset, committed or 0))
+            async with self.steady:
+                if self._warm.get(partition) != (claim.epoch - 1, claim.offset) or claim.offset is None:
+                    self._engine.forget(partition)
+                    self._engine.open(partition)
+                self._warm[partition] = _COLD  # unless all goes well
+                if lease.stored is None:
+                    outcome = await self._first_offset(lease, offset)
+                    if outcome is Written.FENCED:
+                        return
+                    if outcome is not Written.APPLIED:  # emptied, or gone back, since the claim
+                        continue
+                self.stopped.pop(partition, None)
+                if self.topic.resume(partition, offset):
+                    del self._warm[partition]
+                    self.leases[partition] = lease
+                    log.info("Partition %d goes on at offset %d (epoch %d).", partition, offset, claim.epoch)
+                return
 
     def _begin(self, partition: int, claim: Claim, committed: int | None, bounds: Bounds) -> int | None:
         """Where to go on; None after stopping the partition."""
+        known = max(claim.offset or 0, committed or 0)
+        if known > bounds.end:
+            self.stop(
+                partition,
+                Stopped(
+                    "topic-behind-state",
+                    f"the group has read up to offset {known}, but the topic ends at {bounds.end}: the topic was made "
+                    "anew or lost records. Restore the topic, or go on under a new kafka.group.",
+                ),
+            )
+            return None
         if claim.offset is None:
             if committed is None:
                 return bounds.begin if self._start_from == "earliest" else bounds.end
@@ -256,16 +279,6 @@ class Ownership:
                 partition, committed, bounds.begin, committed,
             )  # fmt: skip
             return bounds.begin
-        if claim.offset > bounds.end:
-            self.stop(
-                partition,
-                Stopped(
-                    "topic-behind-state",
-                    f"its state is as of offset {claim.offset}, but the topic ends at {bounds.end}: the topic was made "
-                    "anew or lost records. Restore the topic, or start with a new consumer group.",
-                ),
-            )
-            return None
         if claim.offset < bounds.begin:
             gap = f"offsets {claim.offset} to {bounds.begin - 1} were removed by retention before they were read"
             if self._on_out_of_range == "stop":
@@ -282,20 +295,11 @@ class Ownership:
             return bounds.begin
         return claim.offset
 
-    async def _first_offset(self, lease: Lease, offset: int) -> bool:
+    async def _first_offset(self, lease: Lease, offset: int) -> Written:
         """Write down where a partition without state begins, so that a crash before its first batch changes nothing."""
         write = Checkpoint(lease.partition, lease.epoch, None, offset, _NOTHING)
-        attempt = 0
-        while True:
-            try:
-                outcome = await self._store.checkpoint(write)
-                break
-            except StoreUnavailable as error:
-                log.warning("Cannot write the first offset of partition %d yet: %s", lease.partition, error)
-            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
-            attempt += 1
         lease.stored = offset
-        return outcome is Written.APPLIED
+        return await _patiently(lambda: self._store.checkpoint(write), lease.partition)
 
     async def _forget(self, partitions: Collection[int]) -> None:
         """Free the rows of partitions that went elsewhere."""
@@ -303,6 +307,18 @@ class Ownership:
             for partition in partitions:
                 if partition not in self.leases and self._warm.pop(partition, None) is not None:
                     self._engine.forget(partition)
+
+
+async def _patiently(call: Callable[[], Awaitable[_T]], partition: int) -> _T:
+    """Call until the store, or Kafka, can serve; a revocation cancels it."""
+    attempt = 0
+    while True:
+        try:
+            return await call()
+        except (StoreUnavailable, KafkaUnavailable) as error:
+            log.warning("Partition %d cannot be claimed yet: %s", partition, error)
+        await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+        attempt += 1
 
 
 def _list(partitions: Sequence[int]) -> str:

@@ -40,6 +40,10 @@ class Unreadable(Exception):
         self.out_of_range = out_of_range
 
 
+class KafkaUnavailable(Exception):
+    """Kafka did not answer, or answered that it cannot now; asking again may help."""
+
+
 class Bounds(NamedTuple):
     """The offsets a partition holds: `begin` is the first that is left, `end` the one that will be written next."""
 
@@ -202,14 +206,20 @@ class Source:
             log.info("Kafka did not take the offsets this time: %s", error)
 
     async def committed(self, partition: int) -> int | None:
-        """The offset that Kafka holds for the group, if any."""
-        return await self._consumer.committed(self._tp(partition))  # type: ignore[no-any-return]
+        """The offset that Kafka holds for the group, if any. Raises KafkaUnavailable."""
+        try:
+            return await self._consumer.committed(self._tp(partition))  # type: ignore[no-any-return]
+        except KafkaError as error:
+            raise KafkaUnavailable(f"the group's offset is not to be had: {error!r}") from error
 
     async def bounds(self, partition: int) -> Bounds:
-        """What the partition holds now."""
+        """What the partition holds now. Raises KafkaUnavailable."""
         tp = self._tp(partition)
-        begin = await self._consumer.beginning_offsets([tp])
-        end = await self._consumer.end_offsets([tp])
+        try:
+            begin = await self._consumer.beginning_offsets([tp])
+            end = await self._consumer.end_offsets([tp])
+        except KafkaError as error:
+            raise KafkaUnavailable(f"the partition's bounds are not to be had: {error!r}") from error
         return Bounds(begin[tp], end[tp])
 
     def lag(self, partition: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -184,6 +185,14 @@ class FaultyStore(MemoryStore):
         held = self._partitions[partition]
         return held.viewers, held.rooms
 
+    def snapshot(self) -> dict[int, Any]:
+        """What is stored now, to be restored later: a power cut that lost the tail."""
+        return copy.deepcopy(self._partitions)
+
+    def restore(self, saved: dict[int, Any]) -> None:
+        """Go back."""
+        self._partitions = saved
+
     def flush(self) -> None:
         """Forget everything."""
         self._partitions.clear()
@@ -244,7 +253,7 @@ class Member:
         defaults = {"start_from": "earliest", "on_out_of_range": "stop", "drain_s": 1.0}
         self.ownership = Ownership(store, self.engine, owner=name, **{**defaults, **options})
         self.ownership.attach(self.source)
-        self.checkpointer = Checkpointer(store, self, clock=lambda: self.now_ms / 1000)
+        self.checkpointer = Checkpointer(store, self)
         batcher = Batcher(ServiceTimes(self.model.buckets), max_batch=8, deadline_ms=50, publish_late=True)
         self.pipeline = Pipeline(
             self.engine,
@@ -274,7 +283,7 @@ class Member:
         self.stop = asyncio.Event()
         self.running: asyncio.Task[None] | None = None
 
-    def written(self, lease: Lease, sequence: int, seconds: float) -> None:
+    def written(self, lease: Lease, sequence: int, *_: float) -> None:
         self.engine.release(lease.partition, sequence)
 
     def refused(self, lease: Lease, outcome: Written) -> None:

@@ -1,0 +1,325 @@
+"""Claims, revocations and losses, against a store and a topic in memory."""
+
+import asyncio
+
+import pytest
+
+from features.engine import Changes
+from features.store import Checkpoint, TornState, Written
+from scorer.kafka.source import KafkaUnavailable
+from scorer.ownership import Ownership
+from tests.scorer.rig import FaultyStore, ListSink, Log, Member, expected_rows, say
+
+NOTHING = Changes({}, {})
+
+
+def filled(n: int, partitions: int = 1) -> Log:
+    log = Log(partitions)
+    for partition in range(partitions):
+        log.records[partition] = [say(i, f"v{i % 5}", f"r{i % 2}") for i in range(n)]
+    return log
+
+
+async def claimed(ownership: Ownership) -> None:
+    """Wait until no claim is under way."""
+    async with asyncio.timeout(10):
+        while ownership.claiming:
+            await asyncio.wait(list(ownership.claiming.values()))
+            await asyncio.sleep(0)
+
+
+async def assigned(member: Member, *partitions: int) -> None:
+    member.ownership.assigned(partitions)
+    await claimed(member.ownership)
+
+
+def member_of(log: Log, store: FaultyStore | None = None, **options: object) -> Member:
+    return Member(log, store or FaultyStore(), ListSink(), **options)  # type: ignore[arg-type]
+
+
+def first_seen(offsets: list[int]) -> list[int]:
+    """What a reader keeps that drops whatever is not above the highest offset it has seen."""
+    return [offset for i, offset in enumerate(offsets) if offset > max(offsets[:i], default=-1)]
+
+
+@pytest.mark.parametrize(("start_from", "offset"), [("earliest", 2), ("latest", 9)])
+async def test_a_new_partition_begins_where_the_configuration_says(start_from: str, offset: int) -> None:
+    log = filled(9)
+    log.begin[0] = 2
+    member = member_of(log, start_from=start_from)
+    await assigned(member, 0)
+    assert member.ownership.leases[0].stored == offset
+    assert member.source.position == {0: offset}
+    assert member.store.offset(0) == offset  # written down: a crash before the first batch changes nothing
+
+
+async def test_a_partition_goes_on_at_the_stored_offset_not_at_kafkas() -> None:
+    log = filled(9)
+    log.committed[0] = 3
+    member = member_of(log)
+    await member.store.claim(0, 0, "before")
+    await member.store.checkpoint(Checkpoint(0, 1, None, 5, NOTHING))
+    await assigned(member, 0)
+    assert member.source.position == {0: 5}
+
+
+async def test_nothing_is_read_before_the_claim_is_done() -> None:
+    member = member_of(filled(9))
+    member.store.away = True
+    member.ownership.assigned([0])
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert (member.source.position, member.ownership.leases) == ({}, {})
+    member.store.away = False
+    await claimed(member.ownership)
+    assert member.source.position == {0: 0}
+
+
+async def test_a_claim_survives_that_kafka_is_away_for_a_moment() -> None:
+    """A broker may go down just after it has handed out partitions; that needs patience, not a person."""
+    member = member_of(filled(9))
+    member.source.faults = [KafkaUnavailable("no coordinator"), KafkaUnavailable("no leader")]
+    await assigned(member, 0)
+    assert member.source.position == {0: 0}
+    assert not member.ownership.stopped
+
+
+async def test_a_store_emptied_between_claim_and_first_write_is_claimed_again() -> None:
+    member = member_of(filled(9))
+    async with member.ownership.steady:  # a batch holds the rows, so the first write waits
+        member.ownership.assigned([0])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        member.store.flush()
+    await claimed(member.ownership)
+    assert member.source.position == {0: 0}
+    assert member.store.offset(0) == 0
+
+
+async def test_a_claim_overtaken_by_another_owner_lets_go() -> None:
+    member = member_of(filled(9))
+    async with member.ownership.steady:
+        member.ownership.assigned([0])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await member.store.claim(0, 2, "newer")
+    await claimed(member.ownership)
+    assert (member.source.position, member.ownership.leases) == ({}, {})
+
+
+async def test_a_claim_of_an_older_generation_shows_until_the_next_assignment() -> None:
+    """Usually that is at once; but a group deleted and made anew counts from one, and then a person is needed."""
+    member = member_of(filled(9))
+    await member.store.claim(0, 7, "newer")
+    await assigned(member, 0)
+    assert member.ownership.leases == {}
+    assert member.ownership.stopped[0].reason == "stale-claim"
+    await member.ownership.revoked([0])
+    assert not member.ownership.stopped
+    member.source.generation = 8
+    await assigned(member, 0)
+    assert 0 in member.ownership.leases
+    assert not member.ownership.stopped
+
+
+async def test_a_torn_state_stops_the_partition_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    member = member_of(filled(9))
+
+    async def claim(partition: int, generation: int, owner: str) -> None:
+        raise TornState("a write stopped halfway; delete the keys")
+
+    monkeypatch.setattr(member.store, "claim", claim)
+    await assigned(member, 0)
+    assert "delete the keys" in member.ownership.stopped[0].advice
+    assert member.source.position == {}
+
+
+@pytest.mark.parametrize(
+    ("stored", "committed", "begin", "reason"),
+    [
+        (20, None, 0, "topic-behind-state"),
+        (None, 20, 0, "topic-behind-state"),
+        (5, 20, 0, "topic-behind-state"),
+        (2, None, 4, "offset-out-of-range"),
+    ],
+)
+async def test_a_topic_that_does_not_fit_the_state_stops_the_partition(
+    stored: int | None, committed: int | None, begin: int, reason: str
+) -> None:
+    log = filled(9)
+    log.begin[0] = begin
+    if committed is not None:
+        log.committed[0] = committed
+    member = member_of(log)
+    if stored is not None:
+        await member.store.claim(0, 0, "before")
+        await member.store.checkpoint(Checkpoint(0, 1, None, stored, NOTHING))
+    await assigned(member, 0)
+    assert member.ownership.stopped[0].reason == reason
+    assert (member.source.position, member.ownership.leases) == ({}, {})
+
+
+async def test_a_gap_left_by_retention_may_be_accepted() -> None:
+    log = filled(9)
+    member = member_of(log, on_out_of_range="earliest")
+    member.start(0)
+    await member.until(0, 9)
+    log.records[0] += filled(20).records[0][9:]
+    log.begin[0] = 15
+    member.ownership.reclaim(0)
+    await member.until(0, 20)
+    await member.end()
+    assert member.sink.offsets(0)[-5:] == list(range(15, 20))
+
+
+async def test_an_emptied_store_is_rebuilt_and_nothing_is_published_twice() -> None:
+    log, store, sink = filled(30), FaultyStore(), ListSink()
+    member = Member(log, store, sink)
+    member.start(0)
+    await member.until(0, 30)
+    await member.ownership.commit()
+    store.flush()
+    log.records[0] += filled(40).records[0][30:]
+    await member.until(0, 40)
+    await member.end()
+    assert first_seen(sink.offsets(0)) == list(range(40))
+    assert sink.offsets(0).index(30) == 30  # of what Kafka had been told, nothing came twice
+    assert store.rows(0) == await expected_rows(log, 0)
+
+
+async def test_a_rebuild_that_was_interrupted_still_publishes_nothing_twice() -> None:
+    log, store, sink = filled(30), FaultyStore(), ListSink()
+    member = Member(log, store, sink)
+    member.start(0)
+    await member.until(0, 30)
+    await member.ownership.commit()
+    await member.end()
+    store.flush()
+    second = Member(log, store, sink, name="b")
+    second.source.most = 1
+    second.start(0)
+    await second.until(0, 11)
+    await second.ownership.commit()
+    await second.end()
+    assert log.committed[0] == 30  # the copy does not go back with the store
+    third = Member(log, store, sink, name="c")
+    third.start(0)
+    await third.until(0, 30)
+    await third.end()
+    assert sink.offsets(0) == list(range(30))
+    assert store.rows(0) == await expected_rows(log, 0)
+
+
+async def test_a_store_that_went_back_takes_the_partition_with_it() -> None:
+    log, store, sink = filled(30), FaultyStore(), ListSink()
+    member = Member(log, store, sink)
+    member.start(0)
+    await member.until(0, 12)
+    saved = store.snapshot()
+    await member.until(0, 30)
+    store.restore(saved)
+    log.records[0] += filled(40).records[0][30:]
+    await member.until(0, 40)
+    await member.end()
+    assert first_seen(sink.offsets(0)) == list(range(40))
+    assert store.rows(0) == await expected_rows(log, 0)
+
+
+async def test_a_revocation_finishes_what_is_in_flight() -> None:
+    log = filled(40)
+    member = member_of(log)
+    member.start(0)
+    await member.until(0, 6)
+    await member.ownership.revoked([0])
+    read = member.store.offset(0)
+    assert read is not None
+    assert member.sink.offsets(0) == list(range(read))
+    assert log.committed[0] == read
+    assert (member.ownership.leases, member.source.position) == ({}, {})
+
+
+async def test_rows_are_kept_for_a_partition_that_comes_straight_back() -> None:
+    member = member_of(filled(40))
+    member.start(0)
+    await member.until(0, 6)
+    await member.ownership.revoked([0])
+    loads = member.store.loads
+    member.ownership.assigned([0])
+    await member.until(0, 40)
+    assert member.store.loads == loads
+    await member.end()
+    assert member.sink.offsets(0) == list(range(40))
+
+
+async def test_rows_are_dropped_when_another_owner_was_there_in_between() -> None:
+    log = filled(40)
+    store, sink = FaultyStore(), ListSink()
+    first, second = Member(log, store, sink), Member(log, store, sink, name="b")
+    first.start(0)
+    await first.until(0, 6)
+    await first.ownership.revoked([0])
+    second.start(0)
+    await second.until(0, 40)
+    await second.ownership.revoked([0])
+    log.records[0] += filled(60).records[0][40:]
+    first.ownership.assigned([0])
+    await first.until(0, 60)
+    await first.end()
+    await second.end()
+    assert sink.offsets(0) == list(range(60))
+    assert store.rows(0) == await expected_rows(log, 0)
+
+
+async def test_rows_of_partitions_that_went_elsewhere_are_freed() -> None:
+    member = member_of(filled(20, 2))
+    member.start(0, 1)
+    await member.until(0, 20)
+    await member.until(1, 20)
+    await member.ownership.revoked([0, 1])
+    member.ownership.assigned([1])
+    await claimed(member.ownership)
+    await member.end()
+    assert member.engine.sizes()["viewer"] == 5
+
+
+async def test_a_slow_store_does_not_hold_up_a_rebalance() -> None:
+    member = member_of(filled(20), drain_s=0.05)
+    member.start(0)
+    await member.until(0, 6)
+    member.store.away = True
+    await asyncio.wait_for(member.ownership.revoked([0]), 2.0)
+    assert member.ownership.leases == {}
+    member.store.away = False
+    member.ownership.assigned([0])
+    await member.until(0, 20)
+    await member.end()
+    assert member.store.rows(0) == await expected_rows(member.log, 0)
+
+
+async def test_a_loss_noticed_during_a_revocation_is_not_claimed_back() -> None:
+    log = filled(20)
+    member = member_of(log)
+    member.start(0)
+    await member.until(0, 6)
+    member.store.flush()
+    member.sink.held = False
+    await member.ownership.revoked([0])
+    await claimed(member.ownership)
+    assert (member.ownership.leases, member.source.position) == ({}, {})
+    member.ownership.assigned([0])
+    await member.until(0, 20)
+    await member.end()
+    assert member.store.rows(0) == await expected_rows(log, 0)
+
+
+async def test_an_old_lease_that_is_refused_does_not_take_the_new_one_with_it() -> None:
+    member = member_of(filled(9))
+    await assigned(member, 0)
+    old = member.ownership.leases[0]
+    await assigned(member, 0)
+    new = member.ownership.leases[0]
+    assert old.lost
+    old.lost = False
+    member.ownership.refused(old, Written.FENCED)
+    assert member.ownership.leases == {0: new}
+    assert member.source.position == {0: 0}
