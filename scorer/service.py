@@ -5,8 +5,10 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import engines
 from engines.cpu import OnnxModel
@@ -133,9 +135,7 @@ class Service:
             self.health.enter("draining", "finishing what was read")
             await self._drain(moving)
         finally:
-            for task in [*helpers, stopping, moving]:
-                task.cancel()
-            await asyncio.gather(*helpers, stopping, moving, return_exceptions=True)
+            await _end([*helpers, stopping, moving])
 
     async def _drain(self, moving: "asyncio.Task[None]") -> None:
         """Finish what was read, within `drain_s`; what is not finished by then, another member does again."""
@@ -238,6 +238,15 @@ class _Outcomes:
         self._metrics.checkpoints.add(1, "failed")
         self._health.wait_for("Redis", str(error))
         log.warning("A checkpoint waits: %s", error)
+
+
+async def _end(tasks: Collection["asyncio.Task[Any]"]) -> None:
+    """Cancel tasks for good: a cancellation that meets redis-py in the middle of a command may be swallowed."""
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=0.1)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _store(config: Config, print_: str) -> Store:
