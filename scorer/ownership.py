@@ -240,6 +240,8 @@ class Ownership:
             self._committed.pop(partition, None)
             lease = Lease(partition, claim.epoch, claim.offset, publish_from=max(offset, committed or 0))
             async with self.steady:
+                if self.claiming.get(partition) is not asyncio.current_task():
+                    return  # cancelled, but the store's client has swallowed that
                 if self._warm.get(partition) != (claim.epoch - 1, claim.offset) or claim.offset is None:
                     self._engine.forget(partition)
                     self._engine.open(partition)
