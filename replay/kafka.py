@@ -74,7 +74,7 @@ class Producer:
         """Choose as Kafka's own clients do: murmur2 of the key, or any partition for no key."""
         if key is None:
             return random.randrange(self.partitions)  # noqa: S311 -- no secret
-        return (_murmur2(key) & 0x7FFFFFFF) % self.partitions
+        return key_partition(key, self.partitions)
 
     def send(self, partition: int, timestamp_ms: int, record: Record) -> None:
         """Queue a record; it is sent as soon as its partition's last batch left. Raises what went wrong before."""
@@ -238,6 +238,11 @@ class _Queue:
     def __init__(self) -> None:
         self.records: list[_Queued] = []
         self.filled = asyncio.Event()
+
+
+def key_partition(key: bytes, partitions: int) -> int:
+    """Choose a partition as Kafka's own clients do."""
+    return (_murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def _record(message: ConsumerRecord[bytes, bytes]) -> Record:

@@ -15,12 +15,14 @@ and what made it. Reading and writing hold one row group at a time, however long
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 VERSION: Final = 1
@@ -146,14 +148,15 @@ class Recording:
 
     def batches(self, size: int = 8_192) -> Iterator[list[Record]]:
         """Yield the records in order, at most `size` at a time."""
-        for batch in self._file.iter_batches(batch_size=size):
+        for batch in self.columns(size):
             columns = [column.to_pylist() for column in batch.columns]
             at = SCHEMA.get_field_index("headers")
-            columns[at] = [
-                None if headers is None else [(header["key"], header["value"]) for header in headers]
-                for headers in columns[at]
-            ]
+            columns[at] = _headers_of(batch.column(at))
             yield list(map(Record._make, zip(*columns, strict=True)))
+
+    def columns(self, size: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in order as columns, at most `size` rows at a time."""
+        return self._file.iter_batches(batch_size=size)
 
     def close(self) -> None:
         """Close the file."""
@@ -166,6 +169,14 @@ class Recording:
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         self.close()
+
+
+def _headers_of(column: Any) -> list[Headers | None]:
+    """Return what a batch's column `headers` holds, row by row."""
+    names, values = (field.to_pylist() for field in column.flatten().flatten())
+    pairs = zip(names, values, strict=True)
+    lengths: list[int | None] = pc.list_value_length(column).to_pylist()
+    return [None if length is None else list(itertools.islice(pairs, length)) for length in lengths]
 
 
 def _headers(rows: list[Headers | None]) -> pa.Array[Any]:

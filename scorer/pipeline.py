@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.ladder import Ladder
+from engines.ladder import Answer, Ladder
 from features.engine import Batch, Changes, FeatureEngine
 from features.events import Event, Reject, decode
 from features.kernel import CLAMPED, COLD_START, FRESH, LATE, UNMATCHED
@@ -49,6 +49,8 @@ class Work:
     """Indices of the events that get a score, ascending."""
     taken_ms: float
     features_ms: float
+    scored_ms: float = 0.0
+    """When the model answered."""
     counts: Counter[str] = field(default_factory=Counter)
     stages: dict[Stage, float] = field(default_factory=dict)
 
@@ -197,27 +199,35 @@ class Pipeline:
         Returns what `publish` returned, to be awaited, and the mode of the scores.
         """
         async with self._one_at_a_time:
-            scored: list[Message] = []
-            mode = "full"
-            rows = work.to_score
-            if rows.size:
-                everything = rows.size == len(work.events)
-                features = work.features if everything else work.features[rows]
-                history = work.history if everything else work.history[rows]
-                started_ms = self._clock()
-                answer = await self._ladder.infer(features, history)
-                scored_ms = self._clock()
-                mode = answer.mode
-                timing = Timing(work.taken_ms, work.features_ms, scored_ms)
-                scored = messages(
-                    Scoring(answer, self._fingerprint, self._arm, timing),
-                    work.events if everything else [work.events[i] for i in rows],
-                    work.records if everything else [work.records[i] for i in rows],
-                    work.cold if everything else work.cold[rows],
-                    self._deadline_ms,
-                )
-                work.stages["inference"] = (scored_ms - started_ms) / 1000
+            answer = await self.infer(work)
+            scored = [] if answer is None else self._messages(work, answer)
+            mode = "full" if answer is None else answer.mode
             return asyncio.ensure_future(publish(self._outgoing(work, scored))), mode
+
+    async def infer(self, work: Work) -> Answer | None:
+        """Ask the model about the events that get a score; rows in the order of `to_score`, None if there are none."""
+        rows = work.to_score
+        if not rows.size:
+            return None
+        everything = rows.size == len(work.events)
+        started_ms = self._clock()
+        answer = await self._ladder.infer(
+            work.features if everything else work.features[rows], work.history if everything else work.history[rows]
+        )
+        work.scored_ms = self._clock()
+        work.stages["inference"] = (work.scored_ms - started_ms) / 1000
+        return answer
+
+    def _messages(self, work: Work, answer: Answer) -> list[Message]:
+        rows = work.to_score
+        everything = rows.size == len(work.events)
+        return messages(
+            Scoring(answer, self._fingerprint, self._arm, Timing(work.taken_ms, work.features_ms, work.scored_ms)),
+            work.events if everything else [work.events[i] for i in rows],
+            work.records if everything else [work.records[i] for i in rows],
+            work.cold if everything else work.cold[rows],
+            self._deadline_ms,
+        )
 
     def _outgoing(self, work: Work, scored: Sequence[Message]) -> list[Outgoing]:
         """By topic and partition; what belongs to a lost partition is left out: its new owner publishes that."""

@@ -27,6 +27,17 @@ class Timing(NamedTuple):
     scored_ms: float
 
 
+class Published(NamedTuple):
+    """What is told of n answers, wherever they are computed again: rounded past where two runs of one model differ."""
+
+    p_tip: NDArray[np.float64]
+    """(n, H)"""
+    value: NDArray[np.int64]
+    """(n,) minor units"""
+    tier: NDArray[np.intp]
+    """(n,) index into the manifest's tiers"""
+
+
 class Scoring(NamedTuple):
     """What all scores of one batch share."""
 
@@ -35,6 +46,14 @@ class Scoring(NamedTuple):
     """Fingerprint of the feature catalogue."""
     arm: str
     timing: Timing
+
+
+def published(answer: Answer) -> Published:
+    """Round an answer and name its tiers."""
+    p_tip = answer.scores.p_tip.astype(np.float64).round(_DECIMALS)
+    thresholds = [tier.at_least for tier in answer.model.manifest.tiers]
+    tier = np.searchsorted(thresholds, p_tip[:, -1], side="right") - 1
+    return Published(p_tip, np.rint(answer.scores.value).astype(np.int64), tier)
 
 
 def messages(
@@ -48,12 +67,8 @@ def messages(
     answer, features, arm, timing = scoring
     manifest = answer.model.manifest
     horizons = [str(seconds) for seconds in manifest.horizons_s]
-    # Rounded, so that a score's text is short and the same wherever it is computed again.
-    p_tip = answer.scores.p_tip.astype(np.float64).round(_DECIMALS)
-    thresholds = np.array([tier.at_least for tier in manifest.tiers])
     names = [tier.name for tier in manifest.tiers]
-    tiers = (np.searchsorted(thresholds, p_tip[:, -1], side="right") - 1).tolist()
-    values = np.rint(answer.scores.value).astype(np.int64).tolist()
+    p_tip, values, tiers = (column.tolist() for column in published(answer))
     stages = {
         "features": int((timing.features_ms - timing.taken_ms) * 1000),
         "inference": int((timing.scored_ms - timing.features_ms) * 1000),
@@ -71,7 +86,7 @@ def messages(
     tail = b"," + orjson.dumps(common)[1:]
     out = []
     for event, record, p, tier, value, is_cold in zip(
-        events, records, p_tip.tolist(), tiers, values, cold.tolist(), strict=True
+        events, records, p_tip, tiers, values, cold.tolist(), strict=True
     ):
         timestamp = record.timestamp
         own = {
