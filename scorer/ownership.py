@@ -240,15 +240,15 @@ class Ownership:
             self._committed.pop(partition, None)
             lease = Lease(partition, claim.epoch, claim.offset, publish_from=max(offset, committed or 0))
             async with self.steady:
-                if self.claiming.get(partition) is not asyncio.current_task():
-                    return  # cancelled, but the store's client has swallowed that
+                if self._superseded(partition):
+                    return
                 if self._warm.get(partition) != (claim.epoch - 1, claim.offset) or claim.offset is None:
                     self._engine.forget(partition)
                     self._engine.open(partition)
                 self._warm[partition] = _COLD  # unless all goes well
                 if lease.stored is None:
                     outcome = await self._first_offset(lease, offset)
-                    if outcome is Written.FENCED:
+                    if outcome is Written.FENCED or self._superseded(partition):
                         return
                     if outcome is not Written.APPLIED:  # emptied, or gone back, since the claim
                         continue
@@ -258,6 +258,10 @@ class Ownership:
                     self.leases[partition] = lease
                     log.info("Partition %d goes on at offset %d (epoch %d).", partition, offset, claim.epoch)
                 return
+
+    def _superseded(self, partition: int) -> bool:
+        """Whether the running claim was cancelled, and the store's client has swallowed that."""
+        return self.claiming.get(partition) is not asyncio.current_task()
 
     def _begin(self, partition: int, claim: Claim, committed: int | None, bounds: Bounds) -> int | None:
         """Where to go on; None after stopping the partition."""

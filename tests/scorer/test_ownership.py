@@ -1,6 +1,7 @@
 """Claims, revocations and losses, against a store and a topic in memory."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -120,6 +121,30 @@ async def test_a_claim_of_an_older_generation_shows_until_the_next_assignment() 
     await assigned(member, 0)
     assert 0 in member.ownership.leases
     assert not member.ownership.stopped
+
+
+@pytest.mark.parametrize("call", ["claim", "checkpoint"])
+async def test_a_cancelled_claim_ends_even_if_the_store_swallows_the_cancellation(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py may. A claim that went on would take another owner's partition, or reset rows under a newer claim."""
+    member = member_of(filled(9))
+    real = getattr(member.store, call)
+    reached = asyncio.Event()
+
+    async def deaf(*arguments: object) -> object:
+        reached.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return await real(*arguments)
+
+    monkeypatch.setattr(member.store, call, deaf)
+    member.ownership.assigned([0])
+    await reached.wait()
+    (claim,) = member.ownership.claiming.values()
+    await member.ownership.revoked([0])
+    await asyncio.wait([claim])
+    assert (member.ownership.leases, member.source.position) == ({}, {})
 
 
 async def test_a_torn_state_stops_the_partition_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
