@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -285,15 +285,22 @@ class FeatureEngine:
         cache = self._cache
         return {"viewer": len(cache.viewers), "pair": len(cache.pairs), "room": len(cache.rooms)}
 
-    def take_dirty_shares(self) -> dict[int, dict[str, bytes]]:
-        """Return, by partition and room, this process's shares of rooms that changed since the last call, packed."""
-        dirty = list(self._dirty)
-        self._dirty.clear()
+    def take_dirty_shares(self, at_most: int | None = None) -> dict[int, dict[str, bytes]]:
+        """Return, by partition and room, this process's shares that changed and were not returned since, packed."""
+        dirty = list(islice(self._dirty, at_most))
+        self._dirty.difference_update(dirty)
         out: dict[int, dict[str, bytes]] = {}
         slots = np.array([room.slot for room in dirty], np.int32)
         for room, row in zip(dirty, self._cache.rooms.pack(slots), strict=True):
             out.setdefault(room.partition, {})[room.id] = row
         return out
+
+    def return_dirty_shares(self, shares: Mapping[int, Mapping[str, bytes]]) -> None:
+        """Have shares that were taken, and could not be published, taken again."""
+        for partition, rooms in shares.items():
+            held = self._cache.partitions.get(partition)
+            if held is not None:
+                self._dirty.update(held.rooms[room_id] for room_id in rooms if room_id in held.rooms)
 
     def active_rooms(self) -> list[tuple[int, str]]:
         """Return (partition, room_id) of the rooms that had events since the last call."""
