@@ -109,13 +109,14 @@ def _serve(arguments: argparse.Namespace) -> int:
     from engines.model import ModelError
     from features.store import StoreUnavailable
     from scorer import service
+    from scorer.kafka.client import Unreachable
     from scorer.watchdog import Stuck
 
     try:
         return uvloop.run(service.run(config))
     except ModelError as error:
         raise ConfigError(str(error)) from error
-    except (OSError, StoreUnavailable, Stuck) as error:
+    except (OSError, StoreUnavailable, Stuck, Unreachable) as error:
         log.critical("%s", error)  # what happened outside needs no traceback
         return _FAILURE
 

@@ -11,6 +11,16 @@ REBALANCE_TIMEOUT_MS = 5_000
 REQUEST_TIMEOUT_MS = 8_000
 
 
+class Unreachable(Exception):
+    """No broker answers, or none lets us in; the message says what to look at."""
+
+    def __init__(self, config: Kafka, cause: Exception) -> None:
+        super().__init__(
+            f"No broker of {config.bootstrap} serves us ({type(cause).__name__}: {cause}). Look at kafka.bootstrap, "
+            "kafka.protocol and the credentials; `tipstream check` tells more."
+        )
+
+
 def options(config: Kafka) -> dict[str, Any]:
     """Keyword arguments shared by consumers, producers and admin clients."""
     shared: dict[str, Any] = {

@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from scorer.config import Kafka
-from scorer.kafka.client import REQUEST_TIMEOUT_MS, options
+from scorer.kafka.client import REQUEST_TIMEOUT_MS, Unreachable, options
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +68,11 @@ class Sink:
         self._repair: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Connect. Raises KafkaError when no broker answers."""
-        self._producer = await self._new_producer()
+        """Connect. Raises Unreachable when no broker answers."""
+        try:
+            self._producer = await self._new_producer()
+        except KafkaError as error:
+            raise Unreachable(self._config, error) from error
         self._repair = asyncio.create_task(self._keep_working(), name="sink-repair")
 
     async def stop(self, timeout_s: float) -> None:

@@ -21,7 +21,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError, OffsetOutOfRangeError
 
 from scorer.config import Kafka
-from scorer.kafka.client import REBALANCE_TIMEOUT_MS, options
+from scorer.kafka.client import REBALANCE_TIMEOUT_MS, Unreachable, options
 from scorer.record import Record
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class Source:
     """The input topic as one member of the consumer group sees it."""
 
     def __init__(self, config: Kafka, owner: Owner) -> None:
+        self._config = config
         self._topic = config.events_topic
         self._next: dict[int, int] = {}  # by partition: the first offset not handed out
         self._failures: dict[int, tuple[int, int]] = {}  # by partition: the offset that cannot be read, attempts
@@ -90,10 +91,13 @@ class Source:
         )
 
     async def start(self) -> None:
-        """Join the group. Raises KafkaError when no broker answers."""
+        """Join the group. Raises Unreachable when no broker answers."""
         self._consumer.subscribe([self._topic], listener=self._listener)
         try:
             await self._consumer.start()
+        except KafkaError as error:
+            await self._consumer.stop()
+            raise Unreachable(self._config, error) from error
         except BaseException:
             await self._consumer.stop()
             raise
