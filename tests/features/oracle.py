@@ -75,8 +75,6 @@ class Pair:
 
 @dataclass
 class Past:
-    """A line of the history."""
-
     code: int
     time: int
     minor: int
@@ -134,9 +132,7 @@ def window(facts: list[Fact], kind: str, span: str, now: int) -> int:
 
 
 def add(kind: str, facts: list[Fact]) -> int:
-    if kind == "minor":
-        return sum(fact.minor for fact in facts)
-    return sum(fact.n for fact in facts if fact.kind == kind)
+    return sum(fact.minor if kind == "minor" else fact.n for fact in facts if kind in ("minor", fact.kind))
 
 
 class Oracle:
@@ -189,7 +185,6 @@ class Oracle:
             **self._event(event, time),
         }
         line = [values[feature.name] for feature in FEATURES]
-        assert len(values) >= len(line)
         history = self._history(viewer, pair, event.streamer_id)
         return Line(np.array(line, np.float64).astype(np.float32), history, 0, flags)
 
@@ -291,8 +286,8 @@ class Oracle:
         code = len(EVENT_TYPES) + 1 if free else EVENT_TYPES.index(event.type) + 1
         size = event.text_len or 0 if event.type == "comment" else 1 if event.count is None else event.count
         tip = event.type == "paid_chat" or (event.type == "gift" and not free)
-        past = Past(code, time, event.amount_minor or 0, size, tip, event.streamer_id, len(pair.visits))
-        viewer.past.append(past)
+        minor = event.amount_minor or 0
+        viewer.past.append(Past(code, time, minor, size, tip, event.streamer_id, len(pair.visits)))
         viewer.ids.append(event.event_id)
 
     def _history(self, viewer: Viewer, pair: Pair | None, streamer: str) -> NDArray[np.float32]:

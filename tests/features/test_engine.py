@@ -17,7 +17,7 @@ from tests.features.harness import Lines, Record, Rows, assert_same, engine_of, 
 from tests.features.oracle import Oracle
 from tests.features.traffic import START, random_stream, streams
 
-THOROUGH = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def oracle_lines(records: Sequence[Record]) -> Lines:

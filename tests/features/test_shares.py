@@ -47,7 +47,7 @@ def stack(lines: list[Line]) -> Lines:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(streams(partitions=3), st.data())
 def test_rooms_add_up_over_partitions_as_of_the_last_exchange(records: list[Record], data: st.DataObject) -> None:
     """Two members own three partitions; the oracle keeps whole lists of what was published."""
