@@ -152,6 +152,9 @@ def _parser() -> argparse.ArgumentParser:
     played.add_argument(
         "--stamp", choices=["recorded", "now"], default="recorded", help="Kafka timestamp: recorded, or when it is due"
     )
+    played.add_argument(
+        "--linger", type=float, default=0, metavar="MS", help="collect records so long, as producers do (default: 0)"
+    )
     _add_kafka(played)
 
     taken = commands.add_parser(
@@ -237,7 +240,7 @@ def _play(arguments: argparse.Namespace) -> None:
     kafka = _kafka(arguments, arguments.bootstrap)
     with Recording(arguments.recording) as recording:
         expected = recording.rows * plan.turns * plan.copies
-        _report(asyncio.run(_send(recording.batches, kafka, plan, expected)), kafka.events_topic)
+        _report(asyncio.run(_send(recording.batches, kafka, plan, expected, arguments.linger)), kafka.events_topic)
 
 
 def _record(arguments: argparse.Namespace) -> None:
@@ -257,8 +260,10 @@ def _record(arguments: argparse.Namespace) -> None:
     print(f"{arguments.out}: {n:,} records of {kafka.events_topic}.")
 
 
-async def _send(batches: Callable[[], Iterator[list[Record]]], kafka: Kafka, plan: Plan, expected: int) -> Played:
-    async with Producer(kafka, kafka.events_topic) as producer:
+async def _send(
+    batches: Callable[[], Iterator[list[Record]]], kafka: Kafka, plan: Plan, expected: int, linger_ms: float = 0
+) -> Played:
+    async with Producer(kafka, kafka.events_topic, linger_ms=linger_ms) as producer:
         with _bar("play", expected or None) as advance:
             return await play(batches, producer, plan, advance=advance)
 
@@ -324,3 +329,7 @@ def _moment(text: str) -> int:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: write 2025-01-01T15:00Z") from error
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+if __name__ == "__main__":
+    main()

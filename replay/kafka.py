@@ -31,10 +31,11 @@ class KafkaAccessError(Exception):
 class Producer:
     """Hands records to Kafka in batches a partition, in order, without making the caller wait for acknowledgements."""
 
-    def __init__(self, config: Kafka, topic: str) -> None:
-        """Remember where to; `async with` connects."""
+    def __init__(self, config: Kafka, topic: str, *, linger_ms: float = 0) -> None:
+        """Remember where to; `async with` connects. A batch collects records for `linger_ms` before it is sent."""
         self._config = config
         self._topic = topic
+        self._linger_s = linger_ms / 1000
         self._queues: list[_Queue] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting = 0
@@ -106,6 +107,7 @@ class Producer:
         try:
             while True:
                 await queue.filled.wait()
+                await asyncio.sleep(self._linger_s)
                 records, queue.records = queue.records, []
                 queue.filled.clear()
                 sent = 0

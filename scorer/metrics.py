@@ -200,6 +200,20 @@ def merge(pages: Mapping[str, str], own: Sequence[Instrument]) -> bytes:
     return generate_latest(registry)
 
 
+class Sample(NamedTuple):
+    """One line of a page that Prometheus scrapes."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+def samples(page: str) -> Iterator[Sample]:
+    """Yield the samples of a page, such as `Metrics.render` returns."""
+    for family in text_string_to_metric_families(page):
+        yield from (Sample(each.name, each.labels, each.value) for each in family.samples)
+
+
 class _Families(Collector):
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
