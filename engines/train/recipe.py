@@ -15,17 +15,17 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Choices of one run; a TOML file may set any of them."""
 
     seed: int = 1
-    tokens: int = 16
+    tokens: int = 8
     """Width of a history token."""
-    hidden: tuple[int, int] = (96, 48)
+    hidden: tuple[int, int] = (64, 32)
     """Widths of the two hidden layers."""
-    epochs: int = 8
+    epochs: int = 6
     """At most; training stops earlier once the validation period gets no better."""
     patience: int = 2
     """Epochs without a better validation loss before it stops."""
-    batch: int = 1024
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
+    batch: int = 2048
+    learning_rate: float = 1e-3
+    weight_decay: float = 1.0
     validation: float = 0.15
     """Share of the rows, after the training period, for early stopping and calibration."""
     test: float = 0.2

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from engines.manifest import MANIFEST_FILE, ONNX_FILE, Artifact, Manifest, Tier
@@ -37,6 +38,8 @@ def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[
     Each part of the set is split by time: training, then validation (early stopping, calibration, prior, tiers), then
     test, which only the card sees. Rows whose horizon reaches into the next period are left out.
     """
+    # Layers this small gain nothing from a second thread, and lose much where others use the cores.
+    torch.set_num_threads(1)
     facts, parts = read(shards)
     if len(facts.horizons_s) != 2:
         raise ModelError(f"The set has horizons {facts.horizons_s}; this network answers two. Make a set with two.")
