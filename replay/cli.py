@@ -1,4 +1,4 @@
-"""`tipstream-replay`: simulate, import, record and play traffic."""
+"""`tipstream-replay`: simulate, import, record, play and score traffic."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from engines.model import ModelError
+from replay import judging
 from replay import record as recorder
 from replay.importers import twitch_tape
 from replay.kafka import KafkaAccessError, Producer
 from replay.play import FLAT_OUT, Plan, Played, play
+from replay.progress import bar, progress
 from replay.recording import Record, Recording, RecordingError, Writer
 from replay.simulate import Traffic, TrafficError, simulate
 from replay.simulate.recorded import records
@@ -33,13 +34,16 @@ _FAILURE: Final = 1
 _USAGE: Final = 2
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
-_ABOUT: Final = "Simulate, import, record and play live-stream traffic."
+_ABOUT: Final = "Simulate, import, record and play live-stream traffic; score it, and compare scores."
 _EXAMPLES: Final = """examples:
   tipstream-replay simulate hour.parquet --rate 1000 --duration 1h     an hour of made-up traffic, 1,000 events/s
   tipstream-replay simulate --kafka localhost:9092 --speed 60          the same to Kafka, an hour in a minute
   tipstream-replay import --format twitch-tape IN.parquet OUT.parquet  other people's recordings
   tipstream-replay record yesterday.parquet --bootstrap broker:9092    what a topic holds; goes on if interrupted
   tipstream-replay play hour.parquet --bootstrap localhost:9092        to Kafka, with the recorded gaps
+  tipstream-replay score hour.parquet --out scores.parquet             through the service's pipeline, no Kafka
+  tipstream-replay report scores.parquet --recording hour.parquet      how well they foresaw the tips that followed
+  tipstream-replay diff old.parquet new.parquet --html diff.html       what changed between two models or versions
 
 `tipstream-replay COMMAND --help` explains each. TLS, SASL and the topic come from the scorer's configuration: a file
 (--config) or variables such as TIPSTREAM_KAFKA__PROTOCOL=SASL_SSL.
@@ -91,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     run: Callable[[argparse.Namespace], None] = arguments.run
     try:
         run(arguments)
-    except (ConfigError, RecordingError, TrafficError) as error:
+    except (ConfigError, ModelError, RecordingError, TrafficError) as error:
         print(f"tipstream-replay: {error}", file=sys.stderr)
         sys.exit(_USAGE)
     except KafkaAccessError as error:
@@ -165,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     taken.add_argument("--since", type=_moment, metavar="TIME", help="Kafka timestamp to begin with (default: all)")
     taken.add_argument("--until", type=_moment, metavar="TIME", help="Kafka timestamp to end before (default: now)")
     _add_kafka(taken)
+    judging.add_commands(commands)
     return parser
 
 
@@ -205,7 +210,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
     began = time.perf_counter()
     with (
         Writer(arguments.out, source="simulated", metadata={"traffic": settings}) as writer,
-        _bar("simulate", round(traffic.rate * traffic.duration_s)) as advance,
+        bar("simulate", round(traffic.rate * traffic.duration_s)) as advance,
     ):
         for batch in _traffic(traffic):
             writer.write(batch)
@@ -222,7 +227,7 @@ def _traffic(traffic: Traffic) -> Iterator[list[Record]]:
 def _import(arguments: argparse.Namespace) -> None:
     began = time.perf_counter()
     rows = twitch_tape.rows(arguments.source)
-    with _bar("import", rows) as advance:
+    with bar("import", rows) as advance:
         result = twitch_tape.import_tape(arguments.source, arguments.out, enters=arguments.enters, advance=advance)
     print(
         f"{arguments.out}: {result.events:,} events from {result.rows:,} rows in {time.perf_counter() - began:.1f} s. "
@@ -245,11 +250,11 @@ def _play(arguments: argparse.Namespace) -> None:
 
 def _record(arguments: argparse.Namespace) -> None:
     kafka = _kafka(arguments, arguments.bootstrap)
-    with _progress() as progress:
-        task = progress.add_task("record", total=None)
+    with progress() as shown:
+        task = shown.add_task("record", total=None)
 
         def report(now: recorder.Progress) -> None:
-            progress.update(task, total=now.total, completed=now.done)
+            shown.update(task, total=now.total, completed=now.done)
 
         n = asyncio.run(
             recorder.record(
@@ -264,7 +269,7 @@ async def _send(
     batches: Callable[[], Iterator[list[Record]]], kafka: Kafka, plan: Plan, expected: int, linger_ms: float = 0
 ) -> Played:
     async with Producer(kafka, kafka.events_topic, linger_ms=linger_ms) as producer:
-        with _bar("play", expected or None) as advance:
+        with bar("play", expected or None) as advance:
             return await play(batches, producer, plan, advance=advance)
 
 
@@ -280,28 +285,6 @@ def _kafka(arguments: argparse.Namespace, bootstrap: str | None) -> Kafka:
     kafka = configuration.load(arguments.config).kafka
     given = {"bootstrap": bootstrap, "events_topic": arguments.topic}
     return msgspec.structs.replace(kafka, **{name: value for name, value in given.items() if value is not None})
-
-
-class _bar:  # noqa: N801 -- reads as a verb: `with _bar(...) as advance`
-    """A progress bar on standard error; gives a function that advances it."""
-
-    def __init__(self, name: str, total: int | None) -> None:
-        self._progress = _progress()
-        self._task = self._progress.add_task(name, total=total)
-
-    def __enter__(self) -> Callable[[int], None]:
-        self._progress.start()
-        return lambda n: self._progress.advance(self._task, n)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), disable=not sys.stderr.isatty(),
-    )  # fmt: skip
 
 
 def _seconds(text: str) -> float:

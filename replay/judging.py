@@ -1,0 +1,169 @@
+"""The commands about scores: `score`, `report` and `diff`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from engines.cpu import OnnxModel
+from engines.manifest import read_manifest
+from engines.model import Model
+from engines.prior import PriorModel
+from features.catalogue import fingerprint
+from features.engine import warm_up
+from replay import diff, report
+from replay.offline import Offline, score
+from replay.outcomes import Outcomes, outcomes
+from replay.progress import bar
+from replay.recording import Recording, RecordingError
+from replay.scores import Scores
+from scorer import garbage
+from scorer.service import REFERENCE_MODEL
+
+_NONE: Final = "none"
+_SCORE: Final = """Score a recording through the service's own pipeline, with rows in memory and time as recorded: no
+Kafka, no Redis, no waiting, nothing shed. The scores are those that the service publishes for the same records."""
+_SCORE_EXAMPLES: Final = """examples:
+  tipstream-replay score hour.parquet --out scores.parquet                        with the reference model
+  tipstream-replay score hour.parquet --model models/mine --out mine.parquet
+  tipstream-replay score hour.parquet --model none --out history.parquet          tip history alone, no model
+  tipstream-replay score hour.parquet --partitions 12 --out twelve.parquet        rooms spread over 12 partitions
+
+Records that were read from Kafka keep their partition; others get one by key. With several partitions, room counts of
+the others arrive up to 250 ms late, as in service, and scores differ by that from those of one partition.
+"""
+_REPORT: Final = """Tell how well scores foresaw the tips that followed: ranking, calibration, tiers. Tips are those in
+the recording of the same viewer in the same room, strictly after the event; the last events, whose horizon the
+recording does not cover, are left out."""
+_REPORT_EXAMPLES: Final = """examples:
+  tipstream-replay report scores.parquet --recording hour.parquet
+  tipstream-replay report scores.parquet --recording hour.parquet --html report.html
+"""
+_DIFF: Final = """Compare two score files of one recording, event by event: how far probabilities and ranks moved, which
+events change their tier, and, given the recording, which of the two foresaw the tips better. In place of a score file,
+a model's folder or `none` scores the recording first."""
+_DIFF_EXAMPLES: Final = """examples:
+  tipstream-replay diff old.parquet new.parquet
+  tipstream-replay diff old.parquet new.parquet --recording hour.parquet --html diff.html
+  tipstream-replay diff models/old models/new --recording hour.parquet --html diff.html
+"""
+
+
+def add_commands(commands: Any) -> None:
+    """Add them to the parser's commands."""
+    raw = argparse.RawDescriptionHelpFormatter
+    scored = commands.add_parser(
+        "score", help="score a recording", description=_SCORE, epilog=_SCORE_EXAMPLES, formatter_class=raw
+    )
+    scored.set_defaults(run=_score)
+    scored.add_argument("recording", type=Path, metavar="RECORDING")
+    scored.add_argument(
+        "--model", metavar="FOLDER", help="a trained model (default: the reference model), or none: tip history alone"
+    )
+    scored.add_argument("--out", type=Path, required=True, metavar="SCORES", help="the score file to write")
+    scored.add_argument("--partitions", type=_positive, default=1, metavar="N", help="for records without (default: 1)")
+    scored.add_argument("--batch", type=_positive, default=1_024, metavar="N", help="records a batch (default: 1024)")
+
+    told = commands.add_parser(
+        "report", help="how good scores are", description=_REPORT, epilog=_REPORT_EXAMPLES, formatter_class=raw
+    )
+    told.set_defaults(run=_report)
+    told.add_argument("scores", type=Path, metavar="SCORES")
+    told.add_argument(
+        "--recording", type=Path, required=True, metavar="FILE", help="that was scored: it holds the tips"
+    )
+    told.add_argument("--html", type=Path, metavar="OUT", help="write a page with plots as well")
+
+    compared = commands.add_parser(
+        "diff", help="compare two score files or models", description=_DIFF, epilog=_DIFF_EXAMPLES, formatter_class=raw
+    )
+    compared.set_defaults(run=_diff)
+    compared.add_argument("a", metavar="A", help="score file, model folder, or none")
+    compared.add_argument("b", metavar="B", help="the one that is to replace it")
+    compared.add_argument("--recording", type=Path, metavar="FILE", help="that was scored: it holds the tips")
+    compared.add_argument("--html", type=Path, metavar="OUT", help="write a page with plots as well")
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    run, seconds = _run(arguments.recording, arguments.model, arguments.out, arguments.partitions, arguments.batch)
+    counts, events = run.counts, run.counts["consumed"]
+    print(f"{arguments.out}: {counts['scored']:,} scores of {events:,} records in {seconds:.1f} s", end=", ")
+    print(f"{events / max(seconds, 1e-9):,.0f} records per second.")
+    rest = {name.replace("_", " "): counts[name] for name in ("state_only", "duplicate", "unknown", "rejected")}
+    print("Not scored: " + ", ".join(f"{count:,} {name}" for name, count in rest.items()) + ".")
+    each = ((stage, spent / max(events, 1) * 1e6) for stage, spent in run.seconds.items())
+    print("Microseconds a record: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in each) + ".")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    scores = Scores(arguments.scores)
+    found = report.judge(scores, _outcomes(scores, arguments.recording))
+    print(report.text(scores, found))
+    if arguments.html is not None:
+        _write(arguments.html, report.page(scores, found))
+
+
+def _diff(arguments: argparse.Namespace) -> None:
+    with _scores(arguments.a, arguments.recording) as a, _scores(arguments.b, arguments.recording) as b:
+        known = None if arguments.recording is None else _outcomes(a, arguments.recording)
+        found = diff.compare(a, b, known)
+        print(diff.text(found))
+        if arguments.html is not None:
+            _write(arguments.html, diff.page(found))
+
+
+@contextmanager
+def _scores(name: str, recording: Path | None) -> Iterator[Scores]:
+    """Read a score file, or make one with a model."""
+    if name != _NONE and not Path(name).is_dir():
+        yield Scores(Path(name))
+        return
+    if recording is None:
+        raise RecordingError(f"{name} is a model: say with --recording what it is to score.")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "scores.parquet"
+        _run(recording, name, out, 1, 1_024)
+        yield Scores(out)
+
+
+def _outcomes(scores: Scores, path: Path) -> Outcomes:
+    with Recording(path) as recording:
+        return outcomes(scores, recording)
+
+
+def _run(path: Path, model: str | None, out: Path, partitions: int, batch: int) -> tuple[Offline, float]:
+    with Recording(path) as recording:
+        loaded = _model(model)
+        warm_up()
+        garbage.take_over()
+        began = time.perf_counter()
+        with bar("score", recording.rows) as advance:
+            run = asyncio.run(score(recording, loaded, out, partitions=partitions, batch=batch, advance=advance))
+        return run, time.perf_counter() - began
+
+
+def _model(name: str | None) -> Model:
+    if name == _NONE:
+        return PriorModel(read_manifest(REFERENCE_MODEL))
+    return OnnxModel.load(REFERENCE_MODEL if name is None else Path(name), features=fingerprint())
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be written: {error.strerror or error}.") from error
+    print(f"{path}: open it in a browser.")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number

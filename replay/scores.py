@@ -1,0 +1,163 @@
+"""A score file: what a model said of each scored event of a recording, in Parquet.
+
+| column | type | holds |
+|---|---|---|
+| row | int64 | the record's header `row` if the recording has such headers, else its place in the recording, from 0 |
+| event_id, viewer_id, room_id | text | of the event |
+| event_time_ms | int64 | when it happened |
+| partition, offset | int32, int64 | where it was read |
+| p | float64 | probability of a tip within the longest horizon |
+| p_60, ... | float64 | the same within each shorter horizon, in seconds |
+| value | int64 | expected tips within the longest horizon, minor units |
+| tier, mode | text | as published |
+| latency_us | int64 | from the record's Kafka timestamp to the model's answer; null where nobody waited |
+
+The metadata names the model and its tiers' thresholds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from engines.manifest import Tier
+from replay.recording import RecordingError
+
+_KEY: Final = b"tipstream.scores"
+_ROW_GROUP: Final = 131_072
+_TEXT: Final = pa.dictionary(pa.int32(), pa.string())
+
+
+class About(msgspec.Struct, frozen=True):
+    """Whose scores they are."""
+
+    model: str
+    """Name and version."""
+    engine: str
+    horizons_s: tuple[int, ...]
+    """Ascending, seconds."""
+    tiers: tuple[Tier, ...]
+    source: str
+    """What was scored."""
+
+    def p(self, horizon_s: int) -> str:
+        """Name of the column that holds the probability within a horizon."""
+        return "p" if horizon_s == self.horizons_s[-1] else f"p_{horizon_s}"
+
+
+def schema(about: About) -> pa.Schema:
+    """Return the columns of a score file."""
+    fields: list[tuple[str, pa.DataType]] = [
+        ("row", pa.int64()),
+        ("event_id", pa.string()),
+        ("viewer_id", pa.string()),
+        ("room_id", pa.string()),
+        ("event_time_ms", pa.int64()),
+        ("partition", pa.int32()),
+        ("offset", pa.int64()),
+        *((about.p(horizon), pa.float64()) for horizon in about.horizons_s),
+        ("value", pa.int64()),
+        ("tier", _TEXT),
+        ("mode", _TEXT),
+        ("latency_us", pa.int64()),
+    ]
+    return pa.schema(fields, {_KEY: msgspec.json.encode(about)})
+
+
+class ScoreWriter:
+    """Writes a score file, which appears under its name once it is complete: on leaving the `with` block unharmed."""
+
+    def __init__(self, path: Path, about: About) -> None:
+        """Open the file. Raises RecordingError."""
+        self.rows = 0
+        self._path = path
+        self._partial = path.with_name(path.name + ".part")
+        self._schema = schema(about)
+        self._held: list[pa.RecordBatch] = []
+        self._waiting = 0
+        try:
+            self._file = pq.ParquetWriter(self._partial, self._schema, compression="zstd")
+        except OSError as error:
+            raise RecordingError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+    def write(self, columns: Sequence[Any]) -> None:
+        """Append rows, one sequence or Arrow array for each column of `schema`."""
+        arrays = [
+            values if isinstance(values, pa.Array) else pa.array(values, field.type)
+            for field, values in zip(self._schema, columns, strict=True)
+        ]
+        self._held.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._waiting += len(self._held[-1])
+        if self._waiting >= _ROW_GROUP:
+            self._flush()
+
+    def __enter__(self) -> Self:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Complete the file, or remove what there is of it."""
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self._file.close()
+            if kind is None:
+                self._partial.replace(self._path)
+            else:
+                with contextlib.suppress(OSError):
+                    self._partial.unlink()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            table = pa.Table.from_batches(self._held, self._schema).unify_dictionaries()
+            self._file.write_table(table, row_group_size=self._waiting)
+        self.rows += self._waiting
+        self._held.clear()
+        self._waiting = 0
+
+
+class Scores:
+    """A score file in memory: a hundred bytes or two a row."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it. Raises RecordingError in words."""
+        try:
+            table = pq.read_table(path)
+        except FileNotFoundError as error:
+            raise RecordingError(f"There is no file {path}.") from error
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RecordingError(f"{path} is no Parquet file, or was not written to its end: {error}.") from error
+        metadata = table.schema.metadata or {}
+        if _KEY not in metadata:
+            raise RecordingError(f"{path} is no score file. Make one with `tipstream-replay score`.")
+        self.path = path
+        self.about = msgspec.json.decode(metadata[_KEY], type=About)
+        self.table = table.combine_chunks()
+        if not table.num_rows:
+            raise RecordingError(f"{path} holds no scores: no event of its recording has a viewer.")
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a column of numbers, (n,)."""
+        values: NDArray[Any] = self.table[name].to_numpy()
+        return values
+
+    def text(self, name: str) -> list[str]:
+        """Return a column of text, n entries."""
+        return cast(list[str], self.table[name].to_pylist())
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Return some of the scores."""
+        part = copy.copy(self)
+        part.table = self.table.take(rows)
+        return part
