@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from engines.manifest import Manifest
 
+_ONE = np.float32(1).view(np.uint32)
+_INFINITY = np.float32(np.inf).view(np.uint32)
+
 #: Batch sizes that are measured, and on a GPU built, one by one. A batch runs in the smallest that holds it.
 BUCKETS = (1, 8, 32, 64, 128, 256, 512, 1024)
 
@@ -75,6 +78,9 @@ def check_inputs(
 def check_scores(scores: Scores, features: NDArray[np.float32], history: NDArray[np.float32]) -> Scores:
     """Return the scores, or raise ModelError if one of them is no probability or no amount."""
     p, value = scores
+    # As whole numbers, floats from 0 to 1 lie at or below that of 1, negative ones and NaN above: two looks say it all.
+    if p.view(np.uint32).max() <= _ONE and value.view(np.uint32).max() < _INFINITY:
+        return scores
     good = ((p >= 0) & (p <= 1)).all(axis=1) & (value >= 0) & np.isfinite(value)  # NaN compares false
     if good.all():
         return scores

@@ -1,0 +1,49 @@
+"""CUDA graphs: one batch's copies and kernels recorded once, launched by one call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from cuda.bindings import runtime as rt
+
+from engines.model import ModelError
+from engines.tensorrt.cuda import SUCCESS, Stream, check
+
+# Calls that another thread makes during a capture can spoil it even in thread-local mode: one capture at a time.
+_CAPTURE: Final = threading.Lock()
+
+
+def capture(stream: Stream, work: Callable[[], None]) -> int:
+    """Record what `work` queues on `stream` and return the executable graph's handle; raises ModelError if it cannot.
+
+    `work` runs once plainly first: TensorRT defers set-up to the first run of a shape, and that may not be recorded.
+    The graph is good for the addresses and shapes of now. After a failure the stream is usable again.
+    """
+    with _CAPTURE:
+        work()
+        stream.synchronize()
+        check(
+            "cudaStreamBeginCapture",
+            rt.cudaStreamBeginCapture(stream.handle, rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal),
+        )
+        failure: ModelError | None = None
+        try:
+            work()
+        except ModelError as error:
+            failure = error
+        status, graph = rt.cudaStreamEndCapture(stream.handle)  # always, or the stream stays in capture mode
+        if failure is not None or status != SUCCESS:
+            if status == SUCCESS:
+                rt.cudaGraphDestroy(graph)
+            for _ in range(2):  # what the capture left behind would be blamed on the next call
+                rt.cudaGetLastError()
+            raise failure or ModelError(f"cudaStreamEndCapture failed with {status.name}.")
+        try:
+            executable = int(check("cudaGraphInstantiate", rt.cudaGraphInstantiate(graph, 0)))
+        finally:
+            rt.cudaGraphDestroy(graph)
+        check("cudaGraphUpload", rt.cudaGraphUpload(executable, stream.handle))
+        stream.synchronize()
+        return executable

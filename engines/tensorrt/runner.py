@@ -1,0 +1,259 @@
+"""TensorRT on a GPU: for every bucket a context and CUDA graphs, all allocated and recorded before the first batch.
+
+A batch is copied into page-locked memory, one graph launch moves it to the device, scores it and moves the scores back,
+and one event says that this is done. Two batches can be in flight: `launch` the second before `collect` of the first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+import numpy as np
+import tensorrt as trt
+from cuda.bindings import runtime as rt
+from numpy.typing import NDArray
+
+from engines.model import ModelError, Scores, check_inputs, check_scores
+from engines.tensorrt import versions
+from engines.tensorrt.cuda import SUCCESS, CudaError, Stream, open_device
+from engines.tensorrt.log import LOG
+from engines.tensorrt.plan import Engine, read_engine
+from engines.tensorrt.slot import Slot, bind
+
+log = logging.getLogger(__name__)
+
+#: Batches that may be in flight.
+DEPTH: Final = 2
+_WARM_UP_RUNS: Final = 20
+#: How far a plan may be from the FP32 reference at start-up, on a probability: a plan that is broken is far off. The
+#: gate judges what is allowed to serve; this says that it still is what was judged.
+_TOLERANCE: Final = {"fp32": 0.005, "fp16": 0.02, "int8": 0.1}
+#: Graph and plain launch run the same kernels.
+_GRAPH_TOLERANCE: Final = 1e-6
+_SPIN_AT_MOST_S: Final = 500e-6
+_SPIN_FACTOR: Final = 2.0
+_LEARNING_RATE: Final = 0.1
+EXIT_STATUS: Final = 70
+
+
+class Ticket(NamedTuple):
+    """A batch in flight."""
+
+    slot: Slot
+    n: int
+    features: NDArray[np.float32]
+    history: NDArray[np.float32]
+    began: float
+
+
+def end_process(reason: str) -> None:
+    """Log why and end the process at once: after a sticky error no CUDA call returns, clean-up included."""
+    log.critical("%s The process ends; its state is in Redis and Kafka, and a new process goes on from there.", reason)
+    logging.shutdown()
+    os._exit(EXIT_STATUS)
+
+
+class TensorRTRunner:
+    """A `Model` run by TensorRT. One thread at a time may call it."""
+
+    depth = DEPTH
+
+    def __init__(
+        self, engine: Engine, *, graphs: bool = True, lost: Callable[[str], None] = end_process, name: str = "trt"
+    ) -> None:
+        """Load the plan, allocate, record and test every bucket, warm up; raises ModelError.
+
+        `graphs=False` launches every batch plainly. `lost` is told when the GPU is lost to this process.
+        """
+        self.manifest = engine.manifest
+        self.facts = engine.facts
+        self.engine = f"{name}:{engine.facts.key[:8]}"
+        settings = engine.facts.settings
+        self.buckets = settings.buckets
+        self.max_batch = self.buckets[-1]
+        self._lost = lost
+        self._lengths = settings.lengths or (self.manifest.history[0],)
+        self._in_flight = 0
+        self._closed = False
+        self._slots: list[tuple[tuple[Slot, ...], ...]] = []  # by length, bucket, turn
+        sizes = np.searchsorted(self.buckets, np.arange(self.max_batch + 1))
+        self._bucket_of: list[int] = sizes.tolist()
+        self._turn = 0
+        #: Buckets whose recording failed: they launch plainly.
+        self.plain_buckets: tuple[int, ...] = ()
+        _check_fit(engine)
+        self._stream = Stream()
+        try:
+            self._prepare(engine, graphs)
+        except ModelError:
+            self.close()
+            raise
+
+    @classmethod
+    def load(cls, folder: Path, *, features: str, graphs: bool = True) -> Self:
+        """Load an engine's folder for the feature catalogue with fingerprint `features`; raises ModelError."""
+        return cls(read_engine(folder, features=features), graphs=graphs)
+
+    def infer(self, features: NDArray[np.float32], history: NDArray[np.float32]) -> Scores:
+        """Score one batch; see `Model.infer`."""
+        return self.collect(self.launch(features, history))
+
+    def launch(self, features: NDArray[np.float32], history: NDArray[np.float32]) -> Ticket:
+        """Start one batch, shapes as in `infer`; the arrays may change once this returns. At most `DEPTH` at a time."""
+        if self._closed:
+            raise ModelError("This model was closed; load it again.")
+        if self._in_flight == DEPTH:
+            raise ModelError(f"{DEPTH} batches are in flight already; collect one before launching another.")
+        check_inputs(self.manifest, self.max_batch, features, history)
+        n = len(features)
+        length = 0 if len(self._lengths) == 1 or not history[:, self._lengths[0]].any() else len(self._lengths) - 1
+        slot = self._slots[length][self._bucket_of[n]][self._turn]
+        slot.features[:n] = features
+        slot.history[:n] = history if slot.length == history.shape[1] else history[:, : slot.length]
+        began = time.perf_counter()
+        self._guarded(slot.start)
+        self._in_flight += 1
+        self._turn = (self._turn + 1) % DEPTH
+        return Ticket(slot, n, features, history, began)
+
+    def collect(self, ticket: Ticket) -> Scores:
+        """Wait for a launched batch and return its scores. Collect in the order of launching."""
+        slot, n = ticket.slot, ticket.n
+        self._in_flight -= 1
+        self._wait(slot, ticket.began)
+        scores = Scores(slot.p_tip[:n].copy(), slot.value[:n].copy())
+        return check_scores(scores, ticket.features, ticket.history)
+
+    def close(self) -> None:
+        """Free everything; batches in flight are lost."""
+        if self._closed:
+            return
+        self._closed = True
+        rt.cudaStreamSynchronize(self._stream.handle)
+        for slot in self._every_slot():
+            slot.close()
+        self._slots = []
+        self._stream.close()
+
+    def _prepare(self, engine: Engine, graphs: bool) -> None:
+        self._make_slots(engine.plan, wide=engine.facts.settings.wide)
+        self._test(engine)
+        if graphs:
+            self.plain_buckets = tuple(sorted({slot.batch for slot in self._every_slot() if not self._record(slot)}))
+        for slot in self._every_slot():
+            for _ in range(_WARM_UP_RUNS):
+                self._run(slot)
+
+    def _make_slots(self, plan: bytes, *, wide: bool) -> None:
+        """Contexts and memory of every length, bucket and turn. Contexts keep the engine, which keeps the runtime."""
+        try:
+            cuda_engine = trt.Runtime(LOG).deserialize_cuda_engine(plan)
+        except TypeError:  # what the bindings raise when they got no runtime
+            cuda_engine = None
+        if cuda_engine is None:
+            raise ModelError(f"TensorRT {versions.VERSION} refused the plan: {LOG.reason()}. Build the engine again.")
+        profiles = itertools.count()
+        for length in self._lengths:
+            row = []
+            for batch in self.buckets:
+                context = cuda_engine.create_execution_context()
+                if context is None:
+                    raise ModelError(f"No execution context for bucket {batch}: {LOG.reason()}. Free GPU memory.")
+                bind(context, self._stream, 0 if wide else next(profiles), batch, length, self.manifest)
+                row.append(tuple(Slot(context, self._stream, batch, length, self.manifest) for _ in range(DEPTH)))
+            self._slots.append(tuple(row))
+
+    def _every_slot(self) -> Iterator[Slot]:
+        return (slot for row in self._slots for pair in row for slot in pair)
+
+    def _test(self, engine: Engine) -> None:
+        """Compare every slot's plain launch with the stored scores; raises ModelError for a plan that is broken."""
+        known = engine.known
+        tolerance = _TOLERANCE[engine.facts.settings.precision]
+        for slot in self._every_slot():
+            short = ~known.history[:, slot.length :].any(axis=(1, 2))
+            rows = np.resize(np.flatnonzero(short), slot.batch)
+            slot.features[:] = known.features[rows]
+            slot.history[:] = known.history[rows, : slot.length]
+            self._run(slot)
+            off = float(np.abs(slot.p_tip - known.scores.p_tip[rows]).max())
+            if not off <= tolerance:  # NaN too
+                raise ModelError(
+                    f"Engine {self.engine} is {off:.3g} off the stored probabilities in bucket {slot.batch}, more than "
+                    f"{tolerance}: the plan is broken on this machine. Build it again, or serve another engine."
+                )
+
+    def _record(self, slot: Slot) -> bool:
+        """Record the slot's graph and hold it against the plain launch; False leaves the slot plain."""
+        self._run(slot)
+        plain = slot.p_tip.copy(), slot.value.copy()
+        try:
+            slot.record()
+            slot.p_tip[:] = slot.value[:] = np.nan
+            self._run(slot)
+            same = np.allclose(slot.p_tip, plain[0], rtol=0, atol=_GRAPH_TOLERANCE) and np.allclose(
+                slot.value, plain[1], rtol=1e-5, atol=_GRAPH_TOLERANCE
+            )
+            reason = "" if same else "its answers differ from the plain launch's"
+        except CudaError as error:
+            if error.sticky:
+                raise
+            reason = str(error)
+        except ModelError as error:
+            reason = str(error)
+        if reason:
+            log.warning("Bucket %d of %s runs without a CUDA graph: %s", slot.batch, self.engine, reason)
+            slot.forget()
+        return not reason
+
+    def _run(self, slot: Slot) -> None:
+        began = time.perf_counter()
+        self._guarded(slot.start)
+        self._wait(slot, began)
+
+    def _wait(self, slot: Slot, began: float) -> None:
+        """Spin while the batch is due, then sleep until the GPU says so: spinning is tens of microseconds faster."""
+        event = slot.event
+        status = rt.cudaEventQuery(event)[0]
+        if status == rt.cudaError_t.cudaErrorNotReady:
+            until = began + min(_SPIN_FACTOR * slot.expected_s, _SPIN_AT_MOST_S)
+            while status == rt.cudaError_t.cudaErrorNotReady and time.perf_counter() < until:
+                status = rt.cudaEventQuery(event)[0]
+            if status == rt.cudaError_t.cudaErrorNotReady:
+                status = rt.cudaEventSynchronize(event)[0]
+        if status != SUCCESS:
+            self._fail(CudaError("The batch", status))
+        slot.expected_s += _LEARNING_RATE * (time.perf_counter() - began - slot.expected_s)
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except CudaError as error:
+            self._fail(error)
+
+    def _fail(self, error: CudaError) -> None:
+        if error.sticky:
+            self._lost(f"{self.engine} lost its GPU: {error}")
+        raise error
+
+
+def _check_fit(engine: Engine) -> None:
+    """Raise ModelError, in words, unless the plan was built for this TensorRT and this GPU."""
+    versions.check()
+    facts, gpu = engine.facts, open_device()
+    if facts.tensorrt != versions.VERSION:
+        raise ModelError(
+            f"The engine was built by TensorRT {facts.tensorrt}, and here is {versions.VERSION}: plans fit exactly one "
+            "version. Build it again here with `tipstream-engine build`, or install the other version."
+        )
+    if facts.gpu != gpu:
+        raise ModelError(
+            f"The engine was built on {facts.gpu}, and here is {gpu}: plans fit one kind of GPU. Build it again here "
+            "with `tipstream-engine build`."
+        )

@@ -1,0 +1,113 @@
+"""One place for a batch of one bucket: its memory, its event, and its CUDA graph if it has one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import tensorrt as trt
+from cuda.bindings import runtime as rt
+
+from engines.manifest import Manifest
+from engines.model import ModelError
+from engines.tensorrt.arena import Arena
+from engines.tensorrt.cuda import SUCCESS, CudaError, Stream, check
+from engines.tensorrt.graph import capture
+from engines.tensorrt.log import LOG
+
+_EVENT_FLAGS: Final = rt.cudaEventDisableTiming | rt.cudaEventBlockingSync
+_FIRST_GUESS_S: Final = 200e-6
+
+
+def bind(
+    context: trt.IExecutionContext, stream: Stream, profile: int, batch: int, length: int, manifest: Manifest
+) -> None:
+    """Give a context its profile and shapes for good; raises ModelError if the plan has others."""
+    what = f"bucket {batch}, history {length}"
+    _must(context.set_optimization_profile_async(profile, stream.handle), f"profile {profile} for {what}")
+    stream.synchronize()  # undefined otherwise
+    inputs = {"features": (batch, manifest.n_features), "history": (batch, length, manifest.history[1])}
+    for name, shape in inputs.items():
+        _must(context.set_input_shape(name, shape), f"shape {shape} of `{name}` for {what}")
+    outputs = {"p_tip": (batch, len(manifest.horizons_s)), "value": (batch,)}
+    for name, shape in outputs.items():
+        found = tuple(context.get_tensor_shape(name))
+        if found != shape:
+            raise ModelError(
+                f"The plan gives `{name}` as {found} for {what}, but the manifest wants {shape}. Rebuild it."
+            )
+
+
+class Slot:
+    """Arrays to write a batch to and to read its scores from, and the launch between them.
+
+    `features` (B, F), `history` (B, L, C), `p_tip` (B, H), `value` (B,), all float32, are page-locked memory. Slots of
+    one context share its working memory: they may be in flight together because one stream runs them in order.
+    """
+
+    def __init__(
+        self, context: trt.IExecutionContext, stream: Stream, batch: int, length: int, manifest: Manifest
+    ) -> None:
+        """Allocate; the context has its shapes already."""
+        self.batch = batch
+        self.length = length
+        #: Seconds that a batch takes, as learnt.
+        self.expected_s = _FIRST_GUESS_S
+        self._context = context
+        self._stream = stream
+        self._graph = 0
+        self._inputs = Arena(
+            {"features": (batch, manifest.n_features), "history": (batch, length, manifest.history[1])}
+        )
+        self._outputs = Arena({"p_tip": (batch, len(manifest.horizons_s)), "value": (batch,)})
+        self.features = self._inputs.host["features"]
+        self.history = self._inputs.host["history"]
+        self.p_tip = self._outputs.host["p_tip"]
+        self.value = self._outputs.host["value"]
+        self.event = int(check("cudaEventCreateWithFlags", rt.cudaEventCreateWithFlags(_EVENT_FLAGS)))
+
+    @property
+    def recorded(self) -> bool:
+        """Whether a batch is one graph launch."""
+        return self._graph != 0
+
+    def start(self) -> None:
+        """Queue copies, kernels and the event; raises ModelError."""
+        if self._graph:
+            status = rt.cudaGraphLaunch(self._graph, self._stream.handle)[0]
+            if status != SUCCESS:
+                raise CudaError("cudaGraphLaunch", status)
+        else:
+            self._queue()
+        status = rt.cudaEventRecord(self.event, self._stream.handle)[0]
+        if status != SUCCESS:
+            raise CudaError("cudaEventRecord", status)
+
+    def record(self) -> None:
+        """Record the graph that later starts launch; raises ModelError if it cannot be recorded."""
+        self._graph = capture(self._stream, self._queue)
+
+    def forget(self) -> None:
+        """Launch plainly from now on."""
+        if self._graph:
+            rt.cudaGraphExecDestroy(self._graph)
+            self._graph = 0
+
+    def close(self) -> None:
+        """Free everything; nothing may be in flight."""
+        self.forget()
+        del self._context, self.features, self.history, self.p_tip, self.value
+        rt.cudaEventDestroy(self.event)
+        self._inputs.close()
+        self._outputs.close()
+
+    def _queue(self) -> None:
+        self._inputs.upload(self._stream.handle)
+        for name, address in (*self._inputs.address.items(), *self._outputs.address.items()):
+            _must(self._context.set_tensor_address(name, address), f"address of `{name}`")
+        _must(self._context.execute_async_v3(self._stream.handle), f"a batch of {self.batch}")
+        self._outputs.download(self._stream.handle)
+
+
+def _must(accepted: bool, what: str) -> None:
+    if not accepted:
+        raise ModelError(f"TensorRT refused {what}: {LOG.reason()}. Build the engine again.")
