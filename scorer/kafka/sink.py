@@ -14,12 +14,13 @@ Facts about aiokafka 0.14 that shape this file:
 import asyncio
 import contextlib
 import logging
+from asyncio import FIRST_COMPLETED
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, ProducerClosed
 
 from scorer.config import Kafka
 from scorer.kafka.client import REQUEST_TIMEOUT_MS, Unreachable, options
@@ -87,13 +88,19 @@ class Sink:
         """Returns once everything is acknowledged; while Kafka is away, that is when it is back."""
         if not outgoing:
             return
+        repair = self._repair
+        assert repair is not None, "start it first"
         publication = _Publication(outgoing)
         self._waiting[publication] = None
         try:
             async with self._order:
                 await self._hand_over(publication)
-            while not (await asyncio.wait([publication.acknowledged], timeout=_SILENCE_S))[0]:
-                self._fail(self._producer, TimeoutError(f"no acknowledgement for {_SILENCE_S:.0f} s"))
+            while not publication.acknowledged.done():
+                await asyncio.wait([publication.acknowledged, repair], timeout=_SILENCE_S, return_when=FIRST_COMPLETED)
+                if repair.done():
+                    repair.result()  # raises what it failed with: nothing would ever be acknowledged
+                if not publication.acknowledged.done():
+                    self._fail(self._producer, TimeoutError(f"no acknowledgement for {_SILENCE_S:.0f} s"))
         finally:
             del self._waiting[publication]
         if max(self._written.values(), default=0) >= self._recycle_after:
@@ -178,6 +185,14 @@ class Sink:
         with contextlib.suppress(TimeoutError, KafkaError):
             async with asyncio.timeout(timeout_s):
                 await producer.stop()
+                return
+        # What it has not delivered by now it would go on trying to for ever, and its own means of ending wait for that.
+        await producer.client.close()
+        if (sender := producer._sender.sender_task) is not None:
+            while not sender.done():  # it waits for its requests when it is cancelled; the next time it cancels them
+                sender.cancel()
+                await asyncio.wait([sender], timeout=0.1)
+        producer._message_accumulator.fail_all(ProducerClosed())
 
 
 class _Publication:

@@ -1,18 +1,22 @@
 """The sink against a real broker, through what aiokafka does not recover from on its own."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from scorer.config import Kafka
 from scorer.kafka.sink import Message, Outgoing, Sink
 from tests.conftest import Topics
+from tests.services import kafka
 from tests.services.kafka import Broker
+from tests.services.missing import require
+from tests.services.topics import create_topic
 
 pytestmark = pytest.mark.kafka
 
@@ -25,6 +29,16 @@ async def publishing(broker: Broker, **options: Any) -> AsyncIterator[Sink]:
         yield sink
     finally:
         await sink.stop(2.0)
+
+
+@pytest.fixture
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker of the test's own, to be frozen and killed."""
+    require(kafka.missing())
+    broker = Broker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.child and broker.child.kill()
 
 
 def numbered(topic: str, partition: int, numbers: range) -> Outgoing:
@@ -89,25 +103,61 @@ async def test_a_producer_is_replaced_before_its_sequence_wraps(kafka_broker: Br
     assert await everything(kafka_broker, topic, 0) == list(range(100))
 
 
-async def test_a_broker_that_dies_and_comes_back_loses_nothing(
-    tmp_path_factory: pytest.TempPathFactory,
+async def test_more_than_a_batch_holds_in_one_message_is_published_too(
+    kafka_broker: Broker, kafka_topics: Topics
 ) -> None:
-    from tests.services import kafka
-    from tests.services.missing import require
-    from tests.services.topics import create_topic
+    topic = await kafka_topics("sink", 1)
+    message = Message(b"k", b"0", [("pad", b"x" * 600_000)])
+    async with publishing(kafka_broker) as sink:
+        await asyncio.wait_for(sink.publish([Outgoing(topic, 0, [message, message, message])]), 20)
+    assert await everything(kafka_broker, topic, 0) == [0, 0, 0]
 
-    require(kafka.missing())
-    broker = Broker(tmp_path_factory.mktemp("kafka"))
-    await asyncio.to_thread(broker.start)
-    try:
-        topic = await create_topic(broker.bootstrap, "sink", 1)
-        async with publishing(broker) as sink:
-            await sink.publish([numbered(topic, 0, range(5))])
-            broker.kill()
-            waiting = asyncio.gather(*(sink.publish([numbered(topic, 0, range(i, i + 5))]) for i in range(5, 30, 5)))
-            await asyncio.to_thread(broker.start)
-            await asyncio.wait_for(waiting, 40)
-        found = await everything(broker, topic, 0)
-        assert list(dict.fromkeys(found)) == list(range(30))  # repeats keep their order
-    finally:
-        broker.stop()
+
+async def test_a_producer_that_was_replaced_leaves_nothing_running(broker: Broker) -> None:
+    """Left alone it would go on trying for ever, one more with each replacement while Kafka is away."""
+    topic = await create_topic(broker.bootstrap, "sink", 1)
+    async with publishing(broker) as sink:
+        await sink.publish([numbered(topic, 0, range(5))])
+        before = len(asyncio.all_tasks())
+        broker.freeze()
+        waiting = asyncio.ensure_future(sink.publish([numbered(topic, 0, range(5, 10))]))
+        await asyncio.sleep(0.1)
+        first = sink._producer
+        sink._fail(first, KafkaError("refused"))
+        await asyncio.sleep(1.5)  # longer than it may take to retire
+        broker.thaw()
+        await asyncio.wait_for(waiting, 30)
+        async with asyncio.timeout(10):
+            while sink._producer is first or len(asyncio.all_tasks()) > before:  # noqa: ASYNC110 -- until all have ended
+                await asyncio.sleep(0.05)
+    found = await everything(broker, topic, 0)
+    assert list(dict.fromkeys(found)) == list(range(10))
+
+
+async def test_a_repair_that_fails_fails_what_waits_for_it(
+    kafka_broker: Broker, kafka_topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repair that ended without a word would leave every publication waiting for ever."""
+    topic = await kafka_topics("sink", 1)
+
+    async def broken() -> None:
+        raise ValueError("a bug")
+
+    async with publishing(kafka_broker) as sink:
+        await sink.publish([numbered(topic, 0, range(5))])
+        monkeypatch.setattr(sink, "_new_producer", broken)
+        sink._fail(sink._producer, KafkaError("refused"))
+        with pytest.raises(ValueError, match="a bug"):
+            await asyncio.wait_for(sink.publish([numbered(topic, 0, range(5))]), 5)
+
+
+async def test_a_broker_that_dies_and_comes_back_loses_nothing(broker: Broker) -> None:
+    topic = await create_topic(broker.bootstrap, "sink", 1)
+    async with publishing(broker) as sink:
+        await sink.publish([numbered(topic, 0, range(5))])
+        broker.kill()
+        waiting = asyncio.gather(*(sink.publish([numbered(topic, 0, range(i, i + 5))]) for i in range(5, 30, 5)))
+        await asyncio.to_thread(broker.start)
+        await asyncio.wait_for(waiting, 40)
+    found = await everything(broker, topic, 0)
+    assert list(dict.fromkeys(found)) == list(range(30))  # repeats keep their order
