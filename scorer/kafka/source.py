@@ -10,15 +10,25 @@ Facts about aiokafka 0.14 that shape this file:
   step, before anything is awaited, holds them back until the owner has claimed its state and sought its offset.
 * A partition without a position makes every `getmany` raise at once, paused or not: it is given one with the pause.
 * A (de)serializer's error would be such an exception: there are none.
+* Trouble of the group is raised by `getmany` as well, and says nothing about any partition. After an unexpected error
+  the group's task has ended, and every later call raises.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    CorruptRecordException,
+    IllegalStateError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    UnsupportedCodecError,
+)
 
 from scorer.config import Kafka
 from scorer.kafka.client import REBALANCE_TIMEOUT_MS, Unreachable, options
@@ -26,6 +36,8 @@ from scorer.record import Record
 
 log = logging.getLogger(__name__)
 
+_UNDECODABLE = (CorruptRecordException, UnsupportedCodecError)
+_BACKOFF_S = 0.1
 _ATTEMPTS = 3  # at an unreadable record, before the partition is given up
 
 
@@ -120,11 +132,31 @@ class Source:
             raise unreadable from error
         except ConsumerStoppedError:
             raise
+        except KafkaError as error:
+            self._put_back()
+            if self._consumer._coordinator._coordination_task.done():
+                raise  # it has left the group, will never join again, and raises this at every call: start anew
+            if not isinstance(error, _UNDECODABLE):
+                log.warning("Reading failed: %r", error)  # the group's or a broker's trouble, no partition's
+                await asyncio.sleep(_BACKOFF_S)
+                return {}
+            log.warning("Reading failed, and is repeated partition by partition: %s", error)
+            return await self._poll_one_by_one()
         except Exception as error:
             self._put_back()
             log.warning("Reading failed, and is repeated partition by partition: %s", error)
             return await self._poll_one_by_one()
+        if not fetched:
+            await self._pass_markers()
         return self._handed_out(fetched)
+
+    async def _pass_markers(self) -> None:
+        """Where a producer's transactions end there are offsets without a record: do not take them for waiting ones."""
+        for partition, offset in list(self._next.items()):
+            if self.lag(partition):
+                position = await self._consumer.position(self._tp(partition))
+                if self._next.get(partition) == offset:
+                    self._next[partition] = max(offset, position)
 
     async def _poll_one_by_one(self) -> Mapping[int, Sequence[Record]]:
         """Find the partition that cannot be read, without losing what the others have."""

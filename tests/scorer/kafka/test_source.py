@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from scorer.config import Kafka
-from scorer.kafka.source import Source, Unreadable
+from scorer.kafka.source import KafkaUnavailable, Source, Unreadable
 from tests.conftest import Topics
+from tests.services import kafka
 from tests.services.kafka import Broker
+from tests.services.missing import require
+from tests.services.topics import create_topic
 
 pytestmark = pytest.mark.kafka
 
@@ -132,6 +136,93 @@ async def test_one_corrupt_batch_costs_the_other_partitions_nothing(kafka_broker
                     found.setdefault(partition, []).extend(record.value or b"" for record in records)
         assert found == {p: [b"%d/%d" % (p, i) for i in range(4 if p == 2 else 10)] for p in range(4)}
         assert [(error.partition, error.offset) for error in given_up] == [(2, 4)]
+
+
+async def test_trouble_of_the_group_is_held_against_no_partition(
+    kafka_broker: Broker, kafka_topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await kafka_topics("source", 2)
+    await produce(kafka_broker, topic, 0, [b"0", b"1"])
+    async with consuming(kafka_broker, topic) as (source, notes):
+        coordinator = source._consumer._coordinator
+        join, refusals = coordinator.ensure_active_group, iter(range(5))
+
+        async def refused(*arguments: object) -> object:
+            if next(refusals, None) is not None:
+                raise GroupAuthorizationFailedError("for a moment")
+            return await join(*arguments)
+
+        monkeypatch.setattr(coordinator, "ensure_active_group", refused)
+        source.resume(1, 0)
+        notes.told.clear()
+        coordinator.request_rejoin()
+        async with asyncio.timeout(20):
+            while not notes.told.is_set():
+                await source.poll(50)
+        source.resume(0, 0)
+        assert await read(source, 2) == {0: [b"0", b"1"]}
+
+
+async def test_a_group_that_can_never_be_joined_again_ends_the_process(
+    kafka_broker: Broker, kafka_topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's task has ended: no call will ever succeed, and only a new client helps."""
+    topic = await kafka_topics("source", 2)
+    async with consuming(kafka_broker, topic) as (source, _):
+
+        async def broken(*_: object) -> None:
+            raise ValueError("a bug")
+
+        monkeypatch.setattr(source._consumer._coordinator, "ensure_active_group", broken)
+        source._consumer._coordinator.request_rejoin()
+
+        async def poll_on() -> None:
+            while True:
+                await source.poll(50)
+
+        with pytest.raises(KafkaError, match="a bug"):
+            await asyncio.wait_for(poll_on(), 10)
+
+
+async def test_a_poll_is_never_cancelled_by_its_timeout(kafka_broker: Broker, kafka_topics: Topics) -> None:
+    """A cancelled `getmany` counts as under way for ever, and the group no longer notices a member that hangs."""
+    topic = await kafka_topics("source", 2)
+    async with consuming(kafka_broker, topic) as (source, _):
+        source.resume(0, 0)
+        await source.poll(20)
+        assert source._consumer._subscription._fetch_count == 0
+
+
+async def test_the_end_of_a_transaction_is_not_a_waiting_record(kafka_broker: Broker, kafka_topics: Topics) -> None:
+    """Else a quiet topic with transactional producers looks stuck for ever."""
+    topic = await kafka_topics("source", 2)
+    producer = AIOKafkaProducer(bootstrap_servers=kafka_broker.bootstrap, transactional_id=topic)
+    await producer.start()
+    async with producer.transaction():
+        await producer.send_and_wait(topic, b"0", partition=0)
+    await producer.stop()
+    async with consuming(kafka_broker, topic) as (source, _):
+        source.resume(0, 0)
+        assert await read(source, 1) == {0: [b"0"]}
+        assert (await source.bounds(0)).end == 2
+        async with asyncio.timeout(10):
+            while source.lag(0) != 0:
+                assert await source.poll(50) == {}
+
+
+async def test_what_a_dead_broker_does_not_answer_may_be_asked_again(tmp_path: Path) -> None:
+    require(kafka.missing())
+    broker = Broker(tmp_path / "kafka")
+    await asyncio.to_thread(broker.start)
+    try:
+        topic = await create_topic(broker.bootstrap, "source", 2)
+        async with consuming(broker, topic) as (source, _):
+            source._consumer._request_timeout_ms = 500
+            broker.kill()
+            with pytest.raises(KafkaUnavailable):
+                await source.bounds(0)
+    finally:
+        broker.child and broker.child.kill()
 
 
 def flip_a_byte(folder: Path, marker: bytes) -> None:
