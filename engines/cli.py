@@ -1,4 +1,4 @@
-"""`tipstream-engine`: train models and look at them."""
+"""`tipstream-engine`: train models, look at them, build engines from them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 import rich
 from rich.table import Table
 
-from engines.manifest import MANIFEST_FILE, Manifest, read_manifest
-from engines.model import ModelError
+from engines.manifest import MANIFEST_FILE, Artifact, Manifest, read, read_manifest
+from engines.model import BUCKETS, ModelError
 
 _EPILOG = """examples:
   tipstream-engine train var/dataset --out var/models/mine     train on a set that `tipstream-replay dataset` made
   tipstream-engine list var/models                             models below a folder, newest first
   tipstream-engine show var/models/mine                        one model: figures, tiers, what it was trained on
+  tipstream-engine build var/models/mine --precision fp16      a TensorRT engine for this machine's GPU
 """
 
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it went well, 2 with a sentence if not."""
     options = _parser().parse_args(arguments)
     try:
-        {"train": _train, "list": _list, "show": _show}[options.command](options)
+        {"train": _train, "list": _list, "show": _show, "build": _build}[options.command](options)
     except ModelError as error:
         print(f"tipstream-engine {options.command}: {error}", file=sys.stderr)
         return 2
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train a model on a labelled set and write its folder",
-        description="Trains on the earliest rows of a set, stops and calibrates by the next, and judges the model on "
+        description="Trains on the earliest rows of a set, stops by the next, calibrates on both, and judges the model on "
         "the last. Writes model.onnx, manifest.json and MODEL_CARD.md. Needs the extra `tipstream[train]`.",
     )
     train.add_argument("shards", type=Path, metavar="SHARDS", help="folder that holds dataset.json and shard-*.parquet")
@@ -55,7 +56,68 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("folder", type=Path, metavar="FOLDER")
     show = commands.add_parser("show", help="show one model", description="Prints what a model's manifest says.")
     show.add_argument("folder", type=Path, metavar="FOLDER", help="folder that holds manifest.json")
+    build = commands.add_parser(
+        "build",
+        help="build a TensorRT engine for this machine's GPU",
+        description="Builds in a process of its own, and not at all if an engine of the same model, TensorRT, GPU and "
+        "settings is there. Needs an NVIDIA GPU and the extra `tipstream[gpu]`.",
+    )
+    build.add_argument("folder", type=Path, metavar="MODEL", help="model folder, as `train` wrote it")
+    build.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="default: %(default)s")
+    build.add_argument("--buckets", type=_ascending, default=BUCKETS, metavar="N,N", help="batch sizes, ascending")
+    build.add_argument("--lengths", type=_ascending, default=(), metavar="N,N", help="history lengths, e.g. 16,32")
+    build.add_argument("--wide", action="store_true", help="one profile for all sizes, for comparison")
+    build.add_argument("--level", type=int, choices=range(6), default=5, help="optimisation level (%(default)s)")
+    build.add_argument("--cache", type=Path, default=Path("var/engines"), help="where engines lie (%(default)s)")
+    build.add_argument("--timeout", type=float, default=900.0, metavar="S", help="seconds it may take (%(default)g)")
+    build.add_argument("--traffic", type=Path, metavar="SHARDS", help="labelled set to calibrate INT8 on")
     return parser
+
+
+def _ascending(text: str) -> tuple[int, ...]:
+    numbers = tuple(int(part) for part in text.split(","))
+    if list(numbers) != sorted(set(numbers)) or numbers[0] < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers above 0, ascending, with commas between")
+    return numbers
+
+
+def _build(options: argparse.Namespace) -> None:
+    from engines.tensorrt.build import build  # brings ONNX Runtime, which the other commands do without
+    from engines.tensorrt.plan import Settings, read_facts
+
+    artifact = read(options.folder, features=read_manifest(options.folder).features)
+    settings = Settings(
+        precision=options.precision,
+        buckets=options.buckets,
+        lengths=options.lengths,
+        wide=options.wide,
+        level=options.level,
+    )
+    ranges = _ranges(artifact, options.traffic) if options.precision == "int8" else None
+    with rich.get_console().status("") as status:
+        folder = build(
+            artifact,
+            settings,
+            options.cache,
+            ranges=ranges,
+            timeout_s=options.timeout,
+            progress=lambda step, seconds: status.update(f"{step} ({seconds:.0f} s)"),
+        )
+    facts = read_facts(folder)
+    print(
+        f"{folder}: {facts.settings.precision} for {facts.gpu}, TensorRT {facts.tensorrt}, built in {facts.build_s} s"
+    )
+
+
+def _ranges(artifact: Artifact, traffic: Path | None) -> dict[str, float]:
+    """Bounds of the values that INT8 quantises, from recorded rows."""
+    from engines.tensorrt.calibrate import ranges
+
+    if traffic is None:
+        raise ModelError(
+            "INT8 must be calibrated: name a labelled set with --traffic, as `tipstream-replay dataset` makes it."
+        )
+    return ranges(artifact, traffic)
 
 
 def _train(options: argparse.Namespace) -> None:

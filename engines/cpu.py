@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -52,6 +53,16 @@ class OnnxModel:
     def close(self) -> None:
         """Drop the session."""
         self._session = None
+
+
+def magnitudes(onnx: bytes, values: Sequence[str], batches: Iterable[Mapping[str, NDArray[np.float32]]]) -> list[float]:
+    """Return the largest magnitude that each of a graph's outputs takes over batches of inputs by name."""
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    largest = np.zeros(len(values))
+    for batch in batches:
+        found = session.run(list(values), dict(batch))
+        largest = np.maximum(largest, [np.abs(array).max(initial=0) for array in found])
+    return [float(value) for value in largest]
 
 
 def _session(artifact: Artifact, threads: int) -> onnxruntime.InferenceSession:

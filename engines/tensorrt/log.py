@@ -1,4 +1,4 @@
-"""The one logger that TensorRT is given: warnings to Python's logging, the latest errors kept for exceptions."""
+"""The one logger that TensorRT is given: warnings go to Python's logging, the latest are kept for exceptions."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ class Log(trt.ILogger):
     def __init__(self) -> None:
         """Remember nothing yet."""
         trt.ILogger.__init__(self)
-        self._errors: deque[str] = deque(maxlen=8)
+        self._said: deque[str] = deque(maxlen=4)
 
     def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
         """Take one message."""
         level = _LEVELS.get(severity)
         if level is None:  # verbose
             return
-        if level == logging.ERROR:
-            self._errors.append(msg)
+        if level >= logging.WARNING:  # some failures are only warned of
+            self._said.append(msg)
         _PYTHON.log(level, "%s", msg)
 
     def reason(self) -> str:
-        """Return the errors since the last call as half a sentence, and forget them."""
-        errors, self._errors = list(self._errors), deque(maxlen=8)
-        return "; ".join(errors) or "it gave no reason"
+        """Return the latest errors and warnings as half a sentence, and forget them."""
+        said = "; ".join(self._said) or "it gave no reason"
+        self._said.clear()
+        return said
 
 
 #: TensorRT keeps the first logger of a process for everything global, so there is but one.

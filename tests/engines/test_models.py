@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,19 +11,32 @@ from numpy.typing import NDArray
 from engines.cpu import OnnxModel
 from engines.model import Model, ModelError
 from engines.prior import PriorModel
+from engines.tensorrt.build import build
+from engines.tensorrt.plan import Settings
 from tests.engines import small_models
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 
-MAKERS: dict[str, Callable[[], Model]] = {
-    "cpu": lambda: OnnxModel(small_models.artifact()),
-    "prior": lambda: PriorModel(small_models.artifact().manifest),
+
+def tensorrt(cache: Path) -> Model:
+    """Build the small model's engine on the machine's GPU, once a session, and load it."""
+    runner = pytest.importorskip("engines.tensorrt.runner", reason="needs an NVIDIA GPU and TensorRT")
+    settings = Settings(level=0, tf32=False)  # exact enough for the tests to compare buckets
+    folder = build(small_models.artifact(), settings, cache)
+    made: Model = runner.TensorRTRunner.load(folder, features=small_models.FINGERPRINT)
+    return made
+
+
+MAKERS: dict[str, Callable[[Path], Model]] = {
+    "cpu": lambda _: OnnxModel(small_models.artifact()),
+    "prior": lambda _: PriorModel(small_models.artifact().manifest),
+    "tensorrt": tensorrt,
 }
 
 
-@pytest.fixture(params=list(MAKERS))
-def model(request: pytest.FixtureRequest) -> Iterator[Model]:
-    made = MAKERS[request.param]()
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.gpu if name == "tensorrt" else ()) for name in MAKERS])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    made = MAKERS[request.param](tmp_path_factory.getbasetemp() / "engines")
     yield made
     made.close()
 
