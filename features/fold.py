@@ -190,11 +190,11 @@ def remember(viewer: Any, pair: Any, event: Any, time: int) -> None:
 
 @inner
 def _place_of_gift(pair: Any, event: Any) -> int:
-    """Return where the event's combo, or else its transaction, is among the remembered gifts, or -1."""
+    """Return where the event's combo, or else its transaction, is among the room's remembered gifts, or -1."""
     key = event.combo if event.combo != 0 else event.gift
     if key != 0:
         for i in range(min(pair.gifts, GIFTS)):
-            if pair.gift_key[i] == key:
+            if pair.gift_key[i] == key and pair.gift_room[i] == event.room_hash:
                 return i
     return -1
 

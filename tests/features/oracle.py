@@ -234,7 +234,7 @@ class Oracle:
         key = f"combo {event.combo_id}" if event.combo_id else f"tx {event.gift_tx_id}" if event.gift_tx_id else ""
         minor = event.amount_minor or 0
         for gift in pair.gifts[-8:]:
-            if key and gift.key == key:
+            if key and gift.key == key and gift.room == event.room_id:
                 if not gift.reversed:
                     gift.tx = event.gift_tx_id or ""
                     if minor > gift.minor:

@@ -93,6 +93,13 @@ def test_a_combo_is_one_tip_that_grows() -> None:
     story.gift(4_000, minor=50, tx="t4").counts(viewer_5m_tips=2, viewer_5m_minor=350, pair_total_minor=350)
 
 
+def test_a_combo_stays_in_its_room() -> None:
+    story = Story()
+    story.gift(0, minor=100, tx="t1", combo_id="c1")
+    story.gift(1_000, minor=300, tx="t2", combo_id="c1", room_id="room-2").counts(viewer_5m_tips=2, viewer_5m_minor=400)
+    story.tell("gift_reversal", 2_000, gift_tx_id="t1").counts(room_total_minor=0, viewer_total_minor=300)
+
+
 def test_one_transaction_is_one_gift() -> None:
     story = Story()
     story.gift(minor=100, tx="t1")
@@ -165,6 +172,7 @@ def test_room_events_say_what_is_and_count_nothing() -> None:
         story.tell("raid", 30_000, viewer_id=None, viewers=250)
         story.tell("room_stats", 40_000, viewer_id=None, online=900)
     story.tell("room_stats", 20_000, viewer_id=None, online=5)
+    story.tell("raid", 10_000, viewer_id=None, viewers=3)
     told = story.tell("enter", 60_000)
     told.counts(room_raid_size=250, room_online=900, room_5m_events=1)
     assert told["room_age_first"] == pytest.approx(lg(60_000))

@@ -32,7 +32,7 @@ _TYPES: Final = (
     *ROOM_TYPES,
     *("gift",) * 12,
     *("gift_reversal",) * 5,
-    *("comment",) * 4,
+    *("comment", "raid") * 4,
     "like",
     "paid_chat",
 )
@@ -71,7 +71,7 @@ def streams(draw: st.DrawFn, *, max_size: int = 50, partitions: int = 2) -> list
         if kind in ("gift", "paid_chat", "gift_reversal", "recharge", "subscribe"):
             event.amount_minor = draw(st.sampled_from((0, 1, 100, 101, 25_000, 10**12)))
         if kind in ("gift", "gift_reversal") or (kind == "paid_chat" and draw(st.booleans())):
-            event.gift_tx_id = f"tx-{draw(st.integers(0, 12))}"
+            event.gift_tx_id = f"tx-{draw(st.integers(0, 4))}"
         if kind == "gift":
             event.coin_type = draw(st.sampled_from(("paid", "paid", "paid", "free", "bag")))
             event.combo_id = draw(st.sampled_from((None, None, "combo-0", "combo-1")))
@@ -96,9 +96,9 @@ def random_stream(seed: int, *, size: int, viewers: int, skew: float) -> list[Re
         event = Event(f"event-{number}", kind, now - late, f"room-{room}", f"streamer-{room % 2}", f"viewer-{viewer}")
         if kind in ("gift", "gift_reversal", "paid_chat"):
             event.amount_minor = int(rng.integers(0, 100_000))
-            event.gift_tx_id = f"tx-{rng.integers(0, 60)}"
+            event.gift_tx_id = f"tx-{rng.integers(0, 12)}"
         if kind == "gift":
             event.coin_type = "paid" if rng.random() < 0.8 else "free"
-            event.combo_id = f"combo-{rng.integers(0, 20)}" if rng.random() < 0.5 else None
+            event.combo_id = f"combo-{rng.integers(0, 6)}" if rng.random() < 0.5 else None
         records.append(Record(event, viewer % 2, now))
     return records
