@@ -16,13 +16,13 @@ _ACTS: Final = {  # of the viewer, in the words of a person who looks on; heartb
     "follow": "followed",
     "unfollow": "unfollowed",
     "share": "shared",
-    "gift_panel_open": "looks at gifts",
+    "gift_panel_open": "opened gifts",
     "gift_panel_close": "closed gifts",
     "recharge": "topped up",
     "gift": "sent a gift",
     "subscribe": "subscribed",
     "paid_chat": "paid to chat",
-    "gift_reversal": "took a gift back",
+    "gift_reversal": "took it back",
 }
 
 

@@ -32,8 +32,8 @@ class Plain:
         words = [
             minutes(self._scene.elapsed),
             f"{gauges.rate:,.0f} events/s",
-            f"p50 {milliseconds(latency.quantile(0.5))}",
-            f"p99 {milliseconds(latency.quantile(0.99))}",
+            f"p50 {milliseconds(latency.quantile(0.5))} ms",
+            f"p99 {milliseconds(latency.quantile(0.99))} ms",
             f"{outcomes.tips:,} tips",
         ]
         if (judged := outcomes.all).scores:

@@ -15,6 +15,7 @@ from typing import Final
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from scorer.config import ENV_PREFIX
 from scorer.demo.plain import Plain
@@ -47,7 +48,7 @@ def run(seconds: int) -> int:
             console.print("Ended before there was anything to sum up.")
             return 0
         except ChildError as error:
-            console.print(f"[red]The demo cannot go on:[/] {error}", markup=True)
+            console.print(Text.assemble(("The demo cannot go on: ", "red"), str(error)))
             return 1
         finally:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

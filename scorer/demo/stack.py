@@ -20,7 +20,7 @@ SPEED: Final = 60
 """Times faster than life: ten minutes are over in ten seconds."""
 RATE: Final = 33
 """Events per second of traffic time, on average."""
-SEED: Final = 1
+SEED: Final = 6
 _START: Final = "2025-01-01T19:00Z"  # the same evening each time; long past, so that no event is ahead of its record
 _MOST_S: Final = 120  # of traffic are simulated, and repeated in a demo that lasts longer
 _LINGER_MS: Final = 10  # the mock broker hands out one batch a fetch: lone records would wait for as many fetches

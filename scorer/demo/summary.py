@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
+from rich.constrain import Constrain
 from rich.padding import Padding
 from rich.text import Text
 
@@ -20,6 +21,7 @@ _FATES = {
     "rejected": "rejected",
     "duplicate": "sent twice",
 }
+_TABLE_WIDTH = 60
 _NEXT = """Next: README.md. `tipstream check` and `tipstream serve` do the same on a Kafka and a Redis of yours."""
 
 
@@ -33,9 +35,9 @@ def summary(scene: Scene) -> RenderableType:
         Text.assemble((f"{whole.events:,} events", "bold"), f", each accounted for: {fates}." if fates else "."),
         Text.assemble(
             "From event to acknowledged score: ",
-            (f"p50 {milliseconds(latency.quantile(0.5))}, p99 {milliseconds(latency.quantile(0.99))}", "bold"),
+            (f"p50 {milliseconds(latency.quantile(0.5))} ms, p99 {milliseconds(latency.quantile(0.99))} ms", "bold"),
             f"; {within} within {BUDGET_S * 1000:.0f} ms.",
         ),
     ]
-    told = Padding(predictions(scene), (1, 0))
+    told = Padding(Constrain(predictions(scene), _TABLE_WIDTH), (1, 0))
     return Group(Text(), *lines, told, Text(_NEXT, "dim"))

@@ -10,11 +10,11 @@ _LEVELS: Final = "▁▂▃▄▅▆▇█"
 
 
 def milliseconds(seconds: float | None) -> str:
-    """Give a duration in ms, three digits or fewer."""
+    """Give a duration in ms, in about three digits."""
     if seconds is None:
         return UNKNOWN
     ms = seconds * 1000
-    return f"{ms:.2f} ms" if ms < 1 else f"{ms:.1f} ms" if ms < 100 else f"{ms:,.0f} ms"
+    return f"{ms:.2f}" if ms < 1 else f"{ms:.1f}" if ms < 100 else f"{ms:,.0f}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -39,6 +39,6 @@ def span(seconds: int) -> str:
 
 def curve(values: Sequence[float], width: int) -> str:
     """Draw the last values as a line of bars, the highest one full."""
-    shown = list(values)[-width:]
+    shown = list(values)[-width:] if width > 0 else []
     top = max(shown, default=0.0)
     return "".join(_LEVELS[min(7, int(8 * value / top))] for value in shown) if top else ""

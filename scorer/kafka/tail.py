@@ -29,20 +29,25 @@ class Tail:
 
     def __init__(self, config: Kafka, topics: Sequence[str]) -> None:
         """Nothing is connected yet."""
+        self._config = config
         self._found: dict[str, list[Seen]] = {topic: [] for topic in topics}
-        self._consumer = AIOKafkaConsumer(
-            *topics,
-            **options(config),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=_WAIT_MS,
-        )
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Connect and begin to read. Raises KafkaError when no broker answers or a topic does not exist."""
-        await self._consumer.start()
-        self._following = asyncio.create_task(self._follow(), name="tail")
+        consumer = AIOKafkaConsumer(
+            *self._found,
+            **options(self._config),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=_WAIT_MS,
+        )
+        try:
+            await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
+        self._following = asyncio.create_task(self._follow(consumer), name="tail")
 
     def take(self) -> dict[str, list[Seen]]:
         """Return what has come since the last call, by topic, in order within each partition.
@@ -60,9 +65,11 @@ class Tail:
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait([self._following])
-        await self._consumer.stop()
 
-    async def _follow(self) -> None:
-        while True:
-            for partition, records in (await self._consumer.getmany(timeout_ms=_WAIT_MS)).items():
-                self._found[partition.topic] += [Seen(record.key, record.value) for record in records]
+    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+        try:
+            while True:
+                for partition, records in (await consumer.getmany(timeout_ms=_WAIT_MS)).items():
+                    self._found[partition.topic] += [Seen(record.key, record.value) for record in records]
+        finally:
+            await consumer.stop()
