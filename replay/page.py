@@ -19,7 +19,7 @@ body { margin: 0; background: var(--paper); color: var(--ink);
 main { max-width: 1160px; margin: 0 auto; padding: 44px 28px 72px; }
 h1 { font-size: 27px; font-weight: 650; letter-spacing: -.01em; margin: 0 0 4px; }
 h2 { font-size: 18px; font-weight: 650; margin: 44px 0 4px; }
-p { margin: 0 0 14px; color: var(--soft); max-width: 78ch; }
+p { margin: 0 0 16px; color: var(--soft); max-width: 92ch; }
 p strong, p.lead { color: var(--ink); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 12px; margin: 22px 0; }
 .tile, figure, .table { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; }
@@ -39,7 +39,7 @@ svg .label { font-size: 12px; } svg .name { fill: var(--ink); font-size: 12px; }
 .line.guide { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 4 4; }
 .dot.a, .bar.a { fill: var(--a); } .dot.b, .bar.b { fill: var(--b); } .cell { fill: var(--cell); }
 .dot { stroke: var(--card); stroke-width: 1.5; }
-.table { overflow-x: auto; margin: 12px 0; }
+.table { overflow-x: auto; margin: 16px 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 8px 16px; text-align: right; border-top: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 500; font-size: 13px; border-top: 0; }

@@ -115,7 +115,7 @@ def _curve(y: NDArray[Any], p: NDArray[Any]) -> list[Point]:
         return []
     last = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)  # equal scores are one step
     at = np.unique(np.geomspace(1, len(last), _POINTS).astype(int)) - 1
-    taken = last[at]
+    taken = last[at][hits[last[at]] > 0]  # before the first tip, precision has no place on a logarithmic axis
     return list(zip((hits[taken] / hits[-1]).tolist(), (hits[taken] / (taken + 1)).tolist(), strict=True))
 
 

@@ -16,7 +16,7 @@ Point = tuple[float, float]
 _WIDTH: Final = 520
 _HEIGHT: Final = 330
 _LEFT: Final = 62
-_RIGHT: Final = 14
+_RIGHT: Final = 24
 _TOP: Final = 14
 _BOTTOM: Final = 46
 
