@@ -47,8 +47,10 @@ class Ladder:
         return self._rungs[0].worker.model if self._rungs else self._last
 
     async def infer(self, features: NDArray[np.float32], history: NDArray[np.float32]) -> Answer:
-        """Score one batch (shapes as in `Model.infer`) on the highest rung that answers in time."""
+        """Score one batch (shapes as in `Model.infer`), one at a time, on the highest rung that answers in time."""
         for rung in self._rungs:
+            if rung.worker.busy:
+                continue  # still at a batch that we have given up; another would wait behind it
             try:
                 async with asyncio.timeout(rung.timeout_s):
                     return Answer(await rung.worker.submit(features, history), rung.mode, rung.worker.model)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from engines.model import Model, ModelError, Scores
 
+_CLOSE_S = 2.0  # then the thread is left behind; it ends with the process
+
 
 class _Job(NamedTuple):
     features: NDArray[np.float32]
@@ -51,11 +53,11 @@ class ModelWorker:
         return future
 
     def close(self) -> None:
-        """Let queued batches finish, close the model, and wait for the thread: as long as those batches take."""
+        """Let queued batches finish, close the model, and wait for the thread; not for ever: a model may hang."""
         if not self._closed:
             self._closed = True
             self._jobs.put(None)
-        self._thread.join()
+        self._thread.join(_CLOSE_S)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -40,9 +40,12 @@ class Checkpointer:
         self._store = store
         self._listener = listener
         self._writers: dict[Lease, asyncio.Task[None]] = {}
+        self._failure: Exception | None = None
 
     def add(self, lease: Lease, progress: Progress) -> None:
-        """Have it written, after what was added before."""
+        """Have it written, after what was added before. Raises what an earlier write failed with: a bug."""
+        if self._failure is not None:
+            raise self._failure
         if lease.lost:
             return
         lease.progress.append(progress)
@@ -54,6 +57,8 @@ class Checkpointer:
         try:
             while lease.progress:
                 await self._write(lease)
+        except Exception as error:
+            self._failure = error
         finally:
             del self._writers[lease]
 

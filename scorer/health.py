@@ -72,6 +72,11 @@ class Health:
         with self._lock:
             self._waiting.pop(what, None)
 
+    @property
+    def waits(self) -> bool:
+        """Whether work stands still until something is back."""
+        return bool(self._waiting)
+
     def against_life(self) -> list[str]:
         """Return why the process should be restarted; empty if it should not."""
         with self._lock:

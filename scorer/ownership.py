@@ -175,13 +175,13 @@ class Ownership:
             return
         self._lose(lease.partition)
         if outcome is Written.FENCED:
-            log.warning("Partition %d has another owner now; letting go of it.", lease.partition)
+            log.warning("Partition %d has another owner now.", lease.partition)
         elif outcome is Written.REWOUND:
             log.warning("The store went back in time on partition %d; going back with it.", lease.partition)
         elif outcome is Written.LOST:
             log.error("The store holds nothing of partition %d any more.", lease.partition)
-        if outcome is not Written.FENCED:
-            self._claim(lease.partition)
+        # In every case: one who came after us refuses the claim, one who should have been gone before us does not.
+        self._claim(lease.partition)
 
     def stop(self, partition: int, stopped: Stopped) -> None:
         """Read nothing more of a partition until a person has looked at it."""

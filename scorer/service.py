@@ -213,7 +213,12 @@ class Service:
         while True:
             await asyncio.sleep(_REPORT_S)
             lag = reporter.report()
-            watch.check(time.monotonic(), self.metrics.totals().consumed, lag)
+            if self._sink.broken:
+                self.health.wait_for("Kafka", "no broker takes scores")
+            else:
+                self.health.resume("Kafka")
+            # A restart brings nothing back that is away, and costs the rows in memory.
+            watch.check(time.monotonic(), self.metrics.totals().consumed, 0 if self.health.waits else lag)
 
 
 class _Outcomes:

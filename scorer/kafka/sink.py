@@ -84,6 +84,11 @@ class Sink:
         if self._producer is not None:
             await self._retire(self._producer, timeout_s)
 
+    @property
+    def broken(self) -> bool:
+        """Whether there is no producer that works: it is being replaced, which takes until a broker answers."""
+        return self._broken.is_set()
+
     async def publish(self, outgoing: Sequence[Outgoing]) -> None:
         """Returns once everything is acknowledged; while Kafka is away, that is when it is back."""
         if not outgoing:

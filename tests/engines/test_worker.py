@@ -139,3 +139,14 @@ def test_a_loop_that_is_gone_ends_the_thread(model: GatedModel) -> None:
     model.gate.set()
     worker.close()
     assert model.closed == 1
+
+
+async def test_a_model_that_hangs_does_not_keep_the_process(model: GatedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.worker._CLOSE_S", 0.05)
+    worker = ModelWorker(model)
+    model.gate.clear()
+    future = worker.submit(*rows(1))
+    worker.close()
+    assert worker.busy
+    model.gate.set()
+    await future

@@ -348,3 +348,16 @@ async def test_an_old_lease_that_is_refused_does_not_take_the_new_one_with_it() 
     member.ownership.refused(old, Written.FENCED)
     assert member.ownership.leases == {0: new}
     assert member.source.position == {0: 0}
+
+
+async def test_an_owner_fenced_by_one_who_should_have_been_gone_claims_it_back() -> None:
+    """An older member may win the race for a store just emptied; nobody else would come and take the partition."""
+    log = filled(20)
+    member = member_of(log)
+    member.start(0)
+    await member.until(0, 6)
+    member.store.flush()
+    await member.store.claim(0, 0, "a member of an older generation")
+    await member.until(0, 20)
+    await member.end()
+    assert member.store.rows(0) == await expected_rows(log, 0)

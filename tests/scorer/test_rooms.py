@@ -1,0 +1,84 @@
+"""Room counts between two members that each own one of two partitions."""
+
+import pytest
+
+from features.store import StoreUnavailable
+from scorer.rooms import RoomExchange
+from tests.scorer.rig import FaultyStore, ListSink, Log, Member, say
+
+
+async def two_members(store: FaultyStore) -> tuple[list[Member], list[RoomExchange]]:
+    """Each has read three comments in one room."""
+    log = Log(2)
+    for partition in range(2):
+        log.records[partition] = [say(i, f"v{partition}") for i in range(3)]
+    members = [Member(log, store, ListSink(), name=name) for name in "ab"]
+    for partition, member in enumerate(members):
+        member.start(partition)
+        await member.until(partition, 3)
+    exchanges = [exchange_of(member, [partition]) for partition, member in enumerate(members)]
+    return members, exchanges
+
+
+def exchange_of(member: Member, owned: list[int]) -> RoomExchange:
+    return RoomExchange(member.store, member.engine, lambda: owned, interval_s=0)
+
+
+async def shares(store: FaultyStore) -> set[int]:
+    """Partitions whose share of the room is published."""
+    return set((await store.read_shares(["r0"]))[0])
+
+
+async def test_each_publishes_its_own_share_and_reads_the_others() -> None:
+    store = FaultyStore()
+    members, (first, second) = await two_members(store)
+    seen: dict[tuple[int, str], list[int]] = {}
+    for member in members:
+        real = member.engine.set_other_shares
+
+        def noted(others: dict[tuple[int, str], list[bytes]], real: object = real) -> None:
+            seen.update({key: [len(blob) for blob in blobs] for key, blobs in others.items()})
+            real(others)  # type: ignore[operator]
+
+        member.engine.set_other_shares = noted  # type: ignore[method-assign, assignment]
+    await first.exchange()
+    assert await shares(store) == {0}
+    assert seen.pop((0, "r0")) == []
+    await second.exchange()
+    assert await shares(store) == {0, 1}
+    assert len(seen.pop((1, "r0"))) == 1
+    for member in members:
+        await member.end()
+
+
+async def test_what_could_not_be_published_is_published_the_next_time() -> None:
+    store = FaultyStore()
+    members, (first, _) = await two_members(store)
+    store.away = True
+    with pytest.raises(StoreUnavailable):
+        await first.exchange()
+    store.away = False
+    await first.exchange()
+    assert await shares(store) == {0}
+    for member in members:
+        await member.end()
+
+
+async def test_a_share_that_did_not_change_is_not_published_again() -> None:
+    store = FaultyStore()
+    members, (first, _) = await two_members(store)
+    await first.exchange()
+    store.flush()
+    await first.exchange()
+    assert await shares(store) == set()
+    for member in members:
+        await member.end()
+
+
+async def test_the_share_of_a_partition_that_is_not_ours_any_more_is_left_to_its_owner() -> None:
+    store = FaultyStore()
+    members, _ = await two_members(store)
+    await exchange_of(members[0], []).exchange()
+    assert await shares(store) == set()
+    for member in members:
+        await member.end()
