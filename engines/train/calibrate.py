@@ -1,4 +1,4 @@
-"""What is fitted after the network, on the period that follows its training: calibration and the prior."""
+"""What is fitted after the network: its calibration, and the prior."""
 
 from __future__ import annotations
 

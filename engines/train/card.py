@@ -28,7 +28,7 @@ def card(manifest: Manifest, facts: Facts, recipe: Recipe, verdict: Verdict, onn
         f"| {step.weight:.3%} | {step.predicted:.4%} | {step.observed:.4%} |" for step in verdict.reliability
     )
     tiers = "\n".join(f"| {tier.name} | {tier.at_least:.4g} |" for tier in manifest.tiers)
-    choices = "\n".join(f"{name} = {value!r}" for name, value in msgspec.structs.asdict(recipe).items())
+    choices = "\n".join(f"{name} = {_toml(value)}" for name, value in msgspec.structs.asdict(recipe).items())
     return f"""# {manifest.name} {manifest.version}
 
 Probability that a viewer tips in the room they are in within {facts.horizons_s[0]} s and {longest} s of an event, and
@@ -43,8 +43,8 @@ the amount to expect within {longest} s, in minor units.
 
 ## Held-out period
 
-The last {recipe.test:.0%} of the rows: {verdict.rows:,} rows that stand for {verdict.events:,.0f} events. Nothing was
-fitted or chosen on them.
+The last {recipe.test:.0%} of the rows: {verdict.rows:,} rows that stand for {verdict.events:,.0f} events. No weight,
+calibration or tier was fitted on them.
 
 | for the {longest} s horizon | PR-AUC | AUC | recall at 1 % |
 |---|---|---|---|
@@ -83,3 +83,9 @@ behaviour of anybody's viewers: train on recorded traffic before acting on score
 {choices}
 ```
 """
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + " }"
+    return msgspec.json.encode(value).decode()

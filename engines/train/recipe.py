@@ -27,7 +27,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     learning_rate: float = 1e-3
     weight_decay: float = 1.0
     validation: float = 0.15
-    """Share of the rows, after the training period, for early stopping and calibration."""
+    """Share of the rows, after the training period, that training stops by."""
     test: float = 0.2
     """Share of the rows, last in time, that nothing but the model card sees."""
     tiers: dict[str, float] = msgspec.field(default_factory=lambda: dict(_TIERS))

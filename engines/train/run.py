@@ -35,8 +35,9 @@ class Label(NamedTuple):
 def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[str], None]) -> Manifest:
     """Train on the set in `shards` and write model, manifest and card to `out`; raises ModelError in words.
 
-    Each part of the set is split by time: training, then validation (early stopping, calibration, prior, tiers), then
-    test, which only the card sees. Rows whose horizon reaches into the next period are left out.
+    Each part of the set is split by time: training, then validation (early stopping, tiers), then test, which only the
+    card sees; calibration and prior are fitted on the first two. Rows whose horizon reaches into the next period are
+    left out.
     """
     # Layers this small gain nothing from a second thread, and lose much where others use the cores.
     torch.set_num_threads(1)
@@ -54,7 +55,10 @@ def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[
         say(f"epoch {epoch}: training loss {training:.5f}, validation loss {validation:.5f}")
 
     network = fit(facts, periods.train, periods.validation, recipe, report)
-    calibrate(network, periods.validation)
+    # On both periods: the tips of the later one alone are those of too few people to tell a rate by, and early stopping
+    # has kept the network from knowing the earlier one by heart.
+    known = concatenate([periods.train, periods.validation])
+    calibrate(network, known)
     p_tip, _ = predict(network, periods.validation)
     onnx = onnx_bytes(network)
     manifest = Manifest(
@@ -66,7 +70,7 @@ def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[
         history=facts.history,
         horizons_s=facts.horizons_s,
         tiers=tiers(p_tip[:, -1], periods.validation.weight, recipe),
-        prior=fit_prior(facts, periods.validation),
+        prior=fit_prior(facts, known),
         trained_on=facts.source,
         created=label.created,
     )

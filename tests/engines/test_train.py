@@ -137,6 +137,12 @@ def test_the_card_says_what_was_measured(trained: Path) -> None:
         assert words in card
 
 
+def test_the_card_holds_a_recipe_to_train_with_again(trained: Path, tmp_path: Path) -> None:
+    card = (trained / CARD_FILE).read_text()
+    (tmp_path / "recipe.toml").write_text(card.partition("```toml\n")[2].partition("```")[0])
+    assert read_recipe(tmp_path / "recipe.toml") == RECIPE
+
+
 def test_the_same_set_and_recipe_give_the_same_bytes(shards: Path, trained: Path, tmp_path: Path) -> None:
     again = train(shards, tmp_path / "again", LABEL, RECIPE, lambda _: None)
     assert again.sha256 == load(trained, features=FACTS.features).sha256
