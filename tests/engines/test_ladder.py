@@ -70,6 +70,6 @@ async def test_a_model_that_hangs_costs_one_batch_its_patience_and_no_other(mode
     assert model.asked == 1
     model.gate.set()
     async with asyncio.timeout(10):
-        while (await made.infer(*BATCH)).mode != "full":
+        while (await made.infer(*BATCH)).mode != "full":  # noqa: ASYNC110 -- its thread says when
             await asyncio.sleep(0)
     made.close()
