@@ -94,6 +94,11 @@ def random_stream(seed: int, *, size: int, viewers: int, skew: float) -> list[Re
         kind = str(rng.choice(("comment", "like", "heartbeat", "gift", "gift_reversal", "subscribe", "paid_chat")))
         late = int(rng.choice((0, 0, 0, 0, 5_000, 70_000, 4_000_000)))
         event = Event(f"event-{number}", kind, now - late, f"room-{room}", f"streamer-{room % 2}", f"viewer-{viewer}")
+        if rng.random() < 0.1:
+            event.type, event.viewer_id = str(rng.choice(("raid", "room_stats"))), None
+            event.viewers, event.online = int(rng.integers(0, 500)), int(rng.integers(0, 500))
+            records.append(Record(event, viewer % 2, now))
+            continue
         if kind in ("gift", "gift_reversal", "paid_chat"):
             event.amount_minor = int(rng.integers(0, 100_000))
             event.gift_tx_id = f"tx-{rng.integers(0, 12)}"
