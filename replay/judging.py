@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import tempfile
 import time
 from collections.abc import Iterator
@@ -143,8 +144,11 @@ def _run(path: Path, model: str | None, out: Path, partitions: int, batch: int) 
         warm_up()
         garbage.take_over()
         began = time.perf_counter()
-        with bar("score", recording.rows) as advance:
-            run = asyncio.run(score(recording, loaded, out, partitions=partitions, batch=batch, advance=advance))
+        try:
+            with bar("score", recording.rows) as advance:
+                run = asyncio.run(score(recording, loaded, out, partitions=partitions, batch=batch, advance=advance))
+        finally:
+            gc.enable()
         return run, time.perf_counter() - began
 
 

@@ -81,7 +81,9 @@ async def replayed(setup: Setup, folder: Path) -> tuple[Offline, dict[tuple[int,
     scores = Scores(out)
     names = {str(horizon): scores.about.p(horizon) for horizon in scores.about.horizons_s}
     columns = [scores.column(name).tolist() for name in ("partition", "offset", *names.values())]
-    told = {(at, offset): dict(zip(names, p, strict=True)) for at, offset, *p in zip(*columns, strict=True)}
+    told: dict[tuple[int, int], P_TIP] = {
+        (at, offset): dict(zip(names, p, strict=True)) for at, offset, *p in zip(*columns, strict=True)
+    }
     return run, told, sorted(keys)
 
 

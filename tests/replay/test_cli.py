@@ -33,7 +33,9 @@ def records(path: Path) -> list[Record]:
         return [record for batch in recording.batches() for record in batch]
 
 
-@pytest.mark.parametrize("command", [[], ["simulate"], ["import"], ["play"], ["record"]])
+@pytest.mark.parametrize(
+    "command", [[], ["simulate"], ["import"], ["play"], ["record"], ["score"], ["report"], ["diff"]]
+)
 def test_help_teaches_by_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*command, "--help") == 0
     told = capsys.readouterr().out
@@ -101,6 +103,10 @@ def test_import_play_and_record(bootstrap: str, tmp_path: Path, capsys: pytest.C
         (["play", "missing.parquet", "--loop", "-1"], "--loop is 0 or more"),
         (["play", "missing.parquet", "--config", "missing.toml"], "missing.toml"),
         (["import", "--format", "twitch-tape", "missing.parquet", "x.parquet"], "There is no file missing.parquet"),
+        (["score", "missing.parquet", "--out", "x.parquet"], "There is no file missing.parquet"),
+        (["report", "missing.parquet", "--recording", "r.parquet"], "There is no file missing.parquet"),
+        (["diff", "missing.parquet", "b.parquet"], "There is no file missing.parquet"),
+        (["diff", "none", "b.parquet"], "say with --recording"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(
@@ -119,3 +125,20 @@ def test_what_is_wrong_is_said_in_a_sentence(
 def test_kafka_that_does_not_answer_is_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("record", tmp_path / "x.parquet", "--bootstrap", "127.0.0.1:1") == 1
     assert "Check --bootstrap" in capsys.readouterr().err
+
+
+def test_score_report_and_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, a, b = (tmp_path / name for name in ("made.parquet", "a.parquet", "b.parquet"))
+    assert run("simulate", made, "--rate", 60, "--duration", "15m", "--viewers", 300, "--tips", 40) == 0
+    assert run("score", made, "--model", "none", "--out", a) == 0
+    assert re.search(r"a\.parquet: [\d,]+ scores of [\d,]+ records", capsys.readouterr().out)
+    assert run("score", made, "--out", b, "--batch", 256) == 0
+    assert run("report", b, "--recording", made, "--html", tmp_path / "report.html") == 0
+    assert "PR-AUC" in capsys.readouterr().out
+    assert run("diff", a, b, "--html", tmp_path / "diff.html") == 0
+    assert run("diff", "none", b, "--recording", made) == 0
+    told = capsys.readouterr().out
+    assert "PR-AUC of B over that of A" in told
+    assert "0 only in A, 0 only in B" in told
+    assert "</html>" in (tmp_path / "report.html").read_text()
+    assert "</html>" in (tmp_path / "diff.html").read_text()
