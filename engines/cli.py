@@ -44,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train a model on a labelled set and write its folder",
-        description="Trains on the earliest rows of a set, stops by the next, calibrates on both, and judges the model on "
-        "the last. Writes model.onnx, manifest.json and MODEL_CARD.md. Needs the extra `tipstream[train]`.",
+        description="Trains on the earliest rows of a set, stops by the next, calibrates on both, and judges the model "
+        "on the last. Writes model.onnx, manifest.json and MODEL_CARD.md. Needs the extra `tipstream[train]`.",
     )
     train.add_argument("shards", type=Path, metavar="SHARDS", help="folder that holds dataset.json and shard-*.parquet")
     train.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="model folder to write")

@@ -79,7 +79,7 @@ def rewritten(request: Request) -> bytes:
         )
     if len(settings.lengths) > 1:
         onnx = precision.any_length(onnx)
-    if settings.precision == "fp16" and versions.STRONGLY_TYPED:
+    if settings.precision == "fp16" and versions.STRONG_TYPES:
         onnx = precision.half(onnx)
     if settings.precision == "int8":
         onnx = precision.quantised(onnx, request.ranges)

@@ -16,9 +16,9 @@ from engines.model import ModelError
 VERSION: Final[str] = trt.__version__
 MAJOR: Final = int(VERSION.split(".", 1)[0])
 #: From 10 on, types live in the ONNX file alone; before, flags allow the builder to lower them.
-STRONGLY_TYPED: Final = MAJOR >= 10
+STRONG_TYPES: Final = MAJOR >= 10
 #: Newest ONNX opset that the parser takes; None where it is newer than any that we write.
-MAX_OPSET: Final = None if STRONGLY_TYPED else 17
+MAX_OPSET: Final = None if STRONG_TYPES else 17
 
 
 def check() -> None:
@@ -29,7 +29,7 @@ def check() -> None:
 
 def create_network(builder: trt.Builder) -> trt.INetworkDefinition:
     """Make an empty network: explicit batch, strongly typed where that exists."""
-    name = "STRONGLY_TYPED" if STRONGLY_TYPED else "EXPLICIT_BATCH"
+    name = "STRONGLY_TYPED" if STRONG_TYPES else "EXPLICIT_BATCH"
     return builder.create_network(1 << int(getattr(trt.NetworkDefinitionCreationFlag, name)))
 
 
@@ -38,7 +38,7 @@ def allow(config: trt.IBuilderConfig, network: trt.INetworkDefinition, precision
 
     Where types are strong there is nothing to allow. INT8 may fall back to FP16 where no INT8 kernel exists.
     """
-    if STRONGLY_TYPED or precision == "fp32":
+    if STRONG_TYPES or precision == "fp32":
         return
     flags: Any = trt.BuilderFlag
     config.set_flag(_member(flags, "FP16"))

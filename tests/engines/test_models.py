@@ -1,5 +1,6 @@
 """What every model must do, asked of each of them."""
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,12 +20,16 @@ Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def tensorrt(cache: Path) -> Model:
-    """Build the small model's engine on the machine's GPU, once a session, and load it."""
+    """Build the small model's engine on the machine's GPU and load it."""
     runner = pytest.importorskip("engines.tensorrt.runner", reason="needs an NVIDIA GPU and TensorRT")
-    settings = Settings(level=0, tf32=False)  # exact enough for the tests to compare buckets
-    folder = build(small_models.artifact(), settings, cache)
-    made: Model = runner.TensorRTRunner.load(folder, features=small_models.FINGERPRINT)
+    made: Model = runner.TensorRTRunner.load(small_engine(cache), features=small_models.FINGERPRINT)
     return made
+
+
+@functools.cache
+def small_engine(cache: Path) -> Path:
+    """Build it exact enough for the tests to compare buckets."""
+    return build(small_models.artifact(), Settings(level=0, tf32=False), cache)
 
 
 MAKERS: dict[str, Callable[[Path], Model]] = {
