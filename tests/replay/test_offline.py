@@ -122,4 +122,5 @@ async def test_several_partitions_change_only_what_is_known_of_rooms(simulated: 
 def counts(logarithms: NDArray[np.float32]) -> NDArray[np.float32]:
     """Undo the catalogue's `lg`."""
     whole = np.floor(logarithms)
-    return (logarithms - whole + 1) * 2**whole - 1
+    exact: NDArray[np.float32] = (logarithms - whole + 1) * 2**whole - 1
+    return exact
