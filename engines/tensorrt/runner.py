@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engines.model import ModelError, Scores, check_inputs, check_scores
 from engines.tensorrt import versions
-from engines.tensorrt.cuda import SUCCESS, CudaError, Stream, open_device
+from engines.tensorrt.cuda import SUCCESS, CudaError, Stream, choose, open_device
 from engines.tensorrt.log import LOG
 from engines.tensorrt.plan import Engine, read_engine
 from engines.tensorrt.slot import Slot, bind
@@ -96,8 +96,12 @@ class TensorRTRunner:
             raise
 
     @classmethod
-    def load(cls, folder: Path, *, features: str, graphs: bool = True) -> Self:
-        """Load an engine's folder for the feature catalogue with fingerprint `features`; raises ModelError."""
+    def load(cls, folder: Path, *, features: str, graphs: bool = True, device: str = "") -> Self:
+        """Load an engine's folder for the feature catalogue with fingerprint `features`; raises ModelError.
+
+        `device` is a GPU's number or UUID, or a MIG instance's UUID: the process then sees no other.
+        """
+        choose(device)
         return cls(read_engine(folder, features=features), graphs=graphs)
 
     def infer(self, features: NDArray[np.float32], history: NDArray[np.float32]) -> Scores:
