@@ -23,7 +23,7 @@ RATE: Final = 33
 SEED: Final = 6
 _START: Final = "2025-01-01T19:00Z"  # the same evening each time; long past, so that no event is ahead of its record
 _MOST_S: Final = 120  # of traffic are simulated, and repeated in a demo that lasts longer
-_LINGER_MS: Final = 10  # the mock broker hands out one batch a fetch: lone records would wait for as many fetches
+_LINGER_MS: Final = 15  # the mock broker hands out one batch a fetch: lone records would wait for as many fetches
 _LOOK_S: Final = 0.1
 _READY_S: Final = 180.0  # compiling the kernel on a slow, busy machine
 
@@ -64,14 +64,17 @@ class Stack:
         kafka = Kafka(bootstrap=bootstrap, fetch_max_wait_ms=2)
         # Late on a busy machine is still worth a look: the share within the budget tells of it.
         self.config = Config(
-            kafka=kafka, redis=Redis(url=url), batching=Batching(publish_late=True), server=Server(port=free_port())
+            kafka=kafka,
+            redis=Redis(url=url),
+            batching=Batching(publish_late=True, in_flight=4),
+            server=Server(port=free_port()),
         )
         self._run("scorer", [*module, "scorer.cli", "serve", "--config", str(self._written())])
         traffic = ["--rate", str(RATE), "--duration", str(min(seconds, _MOST_S) * SPEED), "--start", _START]
         simulator = self._run(
             "simulator", [*module, "replay.cli", "simulate", str(self._traffic), "--seed", str(SEED), *traffic]
         )
-        with step("Scorer: loads the model, compiles the feature kernel the first time"):
+        with step("Scorer: the first time it compiles its feature kernel, most of a minute"):
             self._wait_for_scorer()
         with step("Traffic: an evening of a small platform, simulated"):
             self._wait_for(simulator)
@@ -136,7 +139,7 @@ class Stack:
         path.write_text(
             f'[kafka]\nbootstrap = "{config.kafka.bootstrap}"\nfetch_max_wait_ms = {config.kafka.fetch_max_wait_ms}\n'
             f'[redis]\nurl = "{config.redis.url}"\n'
-            f"[batching]\npublish_late = {str(config.batching.publish_late).lower()}\n"
+            f"[batching]\npublish_late = true\nin_flight = {config.batching.in_flight}\n"
             f"[server]\nport = {config.server.port}\n"
         )
         return path
