@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +19,8 @@ from engines.train.network import Network
 def calibrate(network: Network, rows: Rows) -> None:
     """Set the network's affine so that its probabilities and amounts are right on average over these rows.
 
-    Slope and offset of each probability's logit (Platt); of the log amount only the offset.
+    Slope and offset of each probability's logit (Platt); of the log amount the offset that makes the values of all rows
+    add up to what was tipped.
     """
     with torch.no_grad():
         out = network.outputs(torch.from_numpy(rows.features), torch.from_numpy(rows.history))
@@ -27,10 +29,10 @@ def calibrate(network: Network, rows: Rows) -> None:
     tipped = weight * tips[:, 1]
     whether = _platt(out.tip, tips[:, 1], weight)
     soon = _platt(out.soon, tips[:, 0], tipped)
-    expected = float((tipped * out.log_amount.double().exp()).sum())
-    log_ratio = float(torch.log((tipped * amount).sum() / expected)) if float(tipped @ amount) > 0 else 0.0
+    p = torch.sigmoid(out.tip.double() * whether[0] + whether[1])
+    too_low = float((weight * amount).sum() / (weight * p * out.log_amount.double().exp()).sum())
     network.get_buffer("scale").copy_(torch.tensor([whether[0], soon[0], 1.0]))
-    network.get_buffer("shift").copy_(torch.tensor([whether[1], soon[1], log_ratio]))
+    network.get_buffer("shift").copy_(torch.tensor([whether[1], soon[1], math.log(too_low)]))
 
 
 def fit_prior(facts: Facts, rows: Rows) -> Prior:
