@@ -15,8 +15,10 @@ from scorer.record import Record
 
 SOURCE_OFFSET = "src-off"  # header: the event's offset, 8 bytes, big endian
 _TTL_MS = 60_000  # a score is about the moment; published practice refreshes every 30-60 s
+_FAR_MS = 10**12  # a producer may stamp its records with any 64 bits; JSON takes no more than these either
 _DECIMALS = 7  # finer than what separates two runs of one model, coarser than float32's noise
 _DEAD_LETTER_BYTES = 512 * 1024  # brokers take 1 MiB by default; a longer value is cut, and says so
+_DEAD_KEY_BYTES = 64 * 1024
 
 
 class Timing(NamedTuple):
@@ -103,7 +105,7 @@ def messages(
             "tier": names[tier],
             "cold_start": is_cold,
             "late": timestamp < late_ms,
-            "latency_us": {"wait": int((taken_ms - timestamp) * 1000), **stages},
+            "latency_us": {"wait": int(max(-_FAR_MS, min(taken_ms - timestamp, _FAR_MS)) * 1000), **stages},
         }
         header = (SOURCE_OFFSET, record.offset.to_bytes(8, "big"))
         out.append(Message(record.key, orjson.dumps(own)[:-1] + tail, [header]))
@@ -112,7 +114,7 @@ def messages(
 
 def dead_letter(topic: str, partition: int, record: Record, reason: str, detail: str) -> Message:
     """The record as it came, and why it could not be used."""
-    value = record.value
+    key, value = record.key, record.value
     headers = [
         ("dlq.topic", topic.encode()),
         ("dlq.partition", str(partition).encode()),
@@ -123,7 +125,10 @@ def dead_letter(topic: str, partition: int, record: Record, reason: str, detail:
     if value is not None and len(value) > _DEAD_LETTER_BYTES:
         headers.append(("dlq.cut", f"{len(value)} bytes, the first {_DEAD_LETTER_BYTES} kept".encode()))
         value = value[:_DEAD_LETTER_BYTES]
-    return Message(record.key, value, headers)
+    if key is not None and len(key) > _DEAD_KEY_BYTES:
+        headers.append(("dlq.cut.key", f"{len(key)} bytes, the first {_DEAD_KEY_BYTES} kept".encode()))
+        key = key[:_DEAD_KEY_BYTES]
+    return Message(key, value, headers)
 
 
 _VERSION = version("tipstream").encode()
