@@ -158,7 +158,10 @@ def _asyncapi() -> dict[str, Any]:
                             "dlq.reason": "A short reason, a colon, and a sentence; at most 512 bytes.",
                             "dlq.version": "Version of the service that rejected it.",
                         },
-                        {"dlq.cut": "Present when the value was too long to publish: how much of it is here."},
+                        {
+                            "dlq.cut": "Present when the value was too long to publish: how much of it is here.",
+                            "dlq.cut.key": "Present when the key was: how much of it is here.",
+                        },
                     ),
                     "payload": {"type": "string", "format": "binary"},
                 },
