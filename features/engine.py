@@ -81,15 +81,18 @@ def _change(changes: dict[int, Changes], partition: int, viewer_id: str) -> View
 
 
 def _changed(table: Table[Any], batches: Sequence[Batch], which: int) -> NDArray[np.int32]:
-    """Return the slots of the table that hold a row which one of the batches, given in order, changed."""
+    """Return the slots of the table that hold a row which one of the batches changed, each of them once.
+
+    A slot counts for the batch that touched it last. If it changed hands since, no batch did that changed it: its new
+    row was not changed at all, or is that of a viewer just erased, which must not be written.
+    """
     if not batches:
         return np.empty(0, np.int32)
-    if len(batches) == 1:
-        slots = batches[0].changed[which]
-    else:
-        slots = np.unique(np.concatenate([batch.changed[which] for batch in batches]))
-    touched = table.touched[slots]  # a slot may have been freed since, and taken by a row that did not change
-    return slots[(touched >= batches[0].sequence) & (touched <= batches[-1].sequence)]
+    changed = [batch.changed[which] for batch in batches]
+    slots: NDArray[np.int32] = np.concatenate(changed)
+    sequences = np.repeat([batch.sequence for batch in batches], [len(some) for some in changed])
+    last: NDArray[np.bool_] = table.touched[slots] == sequences
+    return slots[last]
 
 
 class FeatureEngine:

@@ -263,3 +263,20 @@ def test_a_row_of_another_version_is_refused_in_words() -> None:
 def test_a_partition_that_is_not_open_is_an_error() -> None:
     with pytest.raises(KeyError):
         FeatureEngine(capacity=4).prepare([comment(0).event], [3], [START])
+
+
+def test_the_slot_of_one_erased_viewer_may_go_to_the_next_in_the_same_cut() -> None:
+    """Who is erased leaves nothing behind, not even an empty row under an id."""
+    engine, rows = engine_of(1), Rows()
+    erasures = [
+        Record(Event(f"erase-{i}", "erase", START + i, "room", "streamer", viewer_id=viewer), 0, START + i)
+        for i, viewer in enumerate(["a", "b", "b"])
+    ]
+    batches = []
+    for record in [comment(0, "a"), comment(1, "b"), *erasures]:
+        batch = engine.prepare([record.event], [0], [record.broker_ms])
+        engine.admit(batch.missing, rows.load(batch.missing))
+        engine.compute(batch)
+        batches.append(batch)
+    rows.write(engine.changes(*batches))
+    assert rows.viewers == {}
