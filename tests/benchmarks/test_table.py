@@ -24,7 +24,7 @@ SCORER: Figures = {
         "p99_ms": 12.0,
         "cpu_us_per_event": 90.0,
         "cores": {"process": 0.9, "others": 0.7},
-        "own": {"redis_calls_per_checkpoint": 1.0},
+        "own": {"redis_calls_per_batch": 1.0},
     },
     "drain": {"events_per_s": 10_000.0, "cpu_us_per_event": 30.0},
 }

@@ -219,12 +219,11 @@ def own_view(metrics: Mapping[str, float]) -> Figures:
     latency = "tipstream_event_latency_seconds"
     quantiles = {name: quantile(metrics, latency, q) for name, q in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))}
     batches = total(metrics, "tipstream_batch_records_count")
-    writes = total(metrics, "tipstream_checkpoints_total{outcome=applied")
     calls = {call: total(metrics, f"tipstream_redis_seconds_count{{call={call}") for call in ("load", "checkpoint")}
     return {
         **{f"{name}_ms": None if value is None else value * 1000 for name, value in quantiles.items()},
         "batch_records": total(metrics, "tipstream_batch_records_sum") / batches if batches else None,
-        "redis_calls_per_checkpoint": sum(calls.values()) / writes if writes else None,
+        "redis_calls_per_batch": sum(calls.values()) / batches if batches else None,
         "late_scores": total(metrics, "tipstream_late_scores_total"),
     }
 
