@@ -219,8 +219,8 @@ def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
 class _Packed:
     """Mixed into a connection: commands are packed in C; a checkpoint has thousands of arguments."""
 
-    def pack_command(self, name: str, *args: Any) -> list[bytes]:
-        return [hiredis.pack_command((*name.split(), *args))]  # a name may be two words: CONFIG GET
+    def pack_command(self, *args: Any) -> list[bytes]:
+        return [hiredis.pack_command((*args[0].split(), *args[1:]))]  # a name may be two words: CONFIG GET
 
 
 class _Connection(_Packed, Connection):

@@ -112,7 +112,7 @@ def _loss(network: Network, batch: _Batch) -> Tensor:
 
 def _mean_loss(network: Network, rows: Rows) -> float:
     with torch.no_grad():
-        return sum(_loss(network, batch).item() for batch in _batches(rows, _CHUNK)) / float(rows.weight.sum())
+        return float(sum(_loss(network, batch).item() for batch in _batches(rows, _CHUNK)) / rows.weight.sum())
 
 
 def _batches(rows: Rows, size: int, order: NDArray[Any] | None = None) -> Iterator[_Batch]:

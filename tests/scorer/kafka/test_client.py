@@ -7,7 +7,7 @@ from scorer.layers import Secret
 
 
 async def test_a_broker_that_is_not_there_is_told_in_words() -> None:
-    with pytest.raises(Unreachable, match="No broker of 127.0.0.1:1 serves us.*kafka.bootstrap"):
+    with pytest.raises(Unreachable, match=r"No broker of 127\.0\.0\.1:1 serves us.*kafka\.bootstrap"):
         await Sink(Kafka(bootstrap="127.0.0.1:1")).start()
 
 
