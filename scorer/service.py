@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Collection
 from importlib.metadata import version
@@ -51,6 +52,8 @@ async def run(config: Config) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # A model's thread that is done would wait up to 5 ms, the default, for the interpreter while the loop is busy.
+    sys.setswitchinterval(0.0002)
     service = Service(config)
     garbage.take_over()
     try:
