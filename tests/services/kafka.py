@@ -138,8 +138,10 @@ class Broker:
 
     def format(self, properties: Path) -> None:
         """Write the cluster's id into the empty data folder, which KRaft wants before a first start."""
-        tool = self.java("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format", "-t", self.cluster)
-        done = subprocess.run([*tool, "-c", str(properties)], capture_output=True, text=True)
+        tool = self.java("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format")
+        # As one word: an id may begin with a hyphen.
+        arguments = [f"--cluster-id={self.cluster}", "-c", str(properties)]
+        done = subprocess.run([*tool, *arguments], capture_output=True, text=True)
         if done.returncode:
             raise ChildError(f"Kafka's storage could not be formatted: {(done.stdout + done.stderr).strip()[-2000:]}")
 
