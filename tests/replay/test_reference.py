@@ -9,7 +9,8 @@ pytest.importorskip("torch", reason="needs the train extra: pip install 'tipstre
 from engines.train.dataset import read
 from replay.reference import main
 
-pytestmark = pytest.mark.train
+# Two processes compile the kernel and simulate: minutes on a busy machine.
+pytestmark = [pytest.mark.train, pytest.mark.timeout(300)]
 
 
 def test_too_little_traffic_is_answered_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
