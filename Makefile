@@ -1,6 +1,6 @@
 # What there is to do here, one word each: `make` alone lists it.
-# Everything lives in .venv, made on first use: by uv where it is installed, else by venv and pip. PyTorch has an
-# environment of its own: it changes how a process that loads it treats small numbers, which other tests rely on.
+# Everything lives in .venv, made on first use: by uv where it is installed, else by venv and pip. PyTorch goes to
+# an environment of its own, so that everything else is seen to do without it.
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
