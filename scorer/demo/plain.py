@@ -34,7 +34,7 @@ class Plain:
             f"{gauges.rate:,.0f} events/s",
             f"p50 {milliseconds(latency.quantile(0.5))} ms",
             f"p99 {milliseconds(latency.quantile(0.99))} ms",
-            f"{outcomes.tips:,} tips",
+            f"tips {outcomes.tips:,}",
         ]
         if (judged := outcomes.all).scores:
             shares = percent(judged.predicted_share, 2), percent(judged.followed_share, 2)
