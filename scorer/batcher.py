@@ -81,7 +81,9 @@ class Batcher:
         heads = [(lease.queue[0].timestamp, lease.partition, Portion(lease, [], [])) for lease in leases if lease.queue]
         heapq.heapify(heads)
         portions = [portion for _, _, portion in heads]
-        hopeless_ms = now_ms + self.times.expected_ms(1)
+        # Half the budget at most: what is younger is tried whatever was measured, or a bad spell that made every
+        # estimate too long would never be measured away.
+        hopeless_ms = now_ms + min(self.times.expected_ms(1), self._deadline_ms / 2)
         limit: int | None = None  # of rows to score; known once the most urgent of them is
         scored = taken = 0
         while heads and taken < _CROWD * self._max_batch:

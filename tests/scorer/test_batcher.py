@@ -75,6 +75,11 @@ def test_an_urgent_head_gets_a_smaller_bucket() -> None:
     assert len(flat(slow.take([lease(0, *[5] * 40)], NOW))) == 40
 
 
+def test_estimates_beyond_the_budget_do_not_shed_what_is_fresh() -> None:
+    slow = batcher(b1=400, b8=400, b64=400)
+    assert flat(slow.take([lease(0, 40, 3)], NOW)) == [(0, 0, True), (0, 1, False)]
+
+
 def test_service_times_follow_a_high_quantile() -> None:
     quantile = Quantile(5.0)
     for i in range(256):
