@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from replay import page as html
+from engines import page as html
+from engines.svg import Axis, Plot
 from replay.outcomes import Outcomes
 from replay.recording import RecordingError
 from replay.report import Judged, curve_plot, figures, interval, judge, pr_auc_resampled, reliability_plot
 from replay.scores import Scores
-from replay.svg import Axis, Plot
 
 _LOWEST: Final = 1e-5
 _HEAD: Final = 0.01  # share of events at the top of the ranking that is looked at

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import metrics
-from replay import page as html
+from engines import page as html
+from engines.svg import Axis, Plot, Point
 from replay.outcomes import Outcomes
 from replay.scores import Scores
-from replay.svg import Axis, Plot, Point
 
 _POINTS: Final = 200  # of a curve
 _LOWEST: Final = 1e-5  # left end of probabilities on a logarithmic axis

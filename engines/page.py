@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-from replay.svg import Plot
+from engines.svg import Plot
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --paper: #fbfaf8; --card: #fff; --ink: #23222a; --soft: #6d6a78; --rule: #e6e3dd;

@@ -2,7 +2,7 @@
 
 import pytest
 
-from replay.svg import Axis, Plot
+from engines.svg import Axis, Plot
 
 
 def test_places_and_ticks_of_both_kinds_of_axis() -> None:
