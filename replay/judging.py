@@ -7,8 +7,8 @@ import asyncio
 import gc
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,8 +34,10 @@ _SCORE_EXAMPLES: Final = """examples:
   tipstream-replay score hour.parquet --out scores.parquet                        with the reference model
   tipstream-replay score hour.parquet --model models/mine --out mine.parquet
   tipstream-replay score hour.parquet --model none --out history.parquet          tip history alone, no model
+  tipstream-replay score may.parquet --after april.parquet --out may.scores.parquet
   tipstream-replay score hour.parquet --partitions 12 --out twelve.parquet        rooms spread over 12 partitions
 
+A recording starts from nothing known about anybody, unless --after names those that came before it.
 Records that were read from Kafka keep their partition; others get one by key. With several partitions, room counts of
 the others arrive up to 250 ms late, as in service, and scores differ by that from those of one partition.
 """
@@ -67,6 +69,15 @@ def add_commands(commands: Any) -> None:
     scored.add_argument(
         "--model", metavar="FOLDER", help="a trained model (default: the reference model), or none: tip history alone"
     )
+    scored.add_argument("--prior", action="store_true", help="score by the model's prior instead: tip history alone")
+    scored.add_argument(
+        "--after",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="recordings that came before, in order: not scored, but what they tell about viewers and rooms is known",
+    )
     scored.add_argument("--out", type=Path, required=True, metavar="SCORES", help="the score file to write")
     scored.add_argument("--partitions", type=_positive, default=1, metavar="N", help="for records without (default: 1)")
     scored.add_argument("--batch", type=_positive, default=1_024, metavar="N", help="records a batch (default: 1024)")
@@ -92,7 +103,14 @@ def add_commands(commands: Any) -> None:
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    run, seconds = _run(arguments.recording, arguments.model, arguments.out, arguments.partitions, arguments.batch)
+    run, seconds = _run(
+        arguments.recording,
+        _model(arguments.model, prior=arguments.prior),
+        arguments.out,
+        after=arguments.after,
+        partitions=arguments.partitions,
+        batch=arguments.batch,
+    )
     counts, events = run.counts, run.counts["consumed"]
     print(f"{arguments.out}: {counts['scored']:,} scores of {events:,} records in {seconds:.1f} s", end=", ")
     print(f"{events / max(seconds, 1e-9):,.0f} records per second.")
@@ -129,7 +147,7 @@ def _scores(name: str, recording: Path | None) -> Iterator[Scores]:
         raise RecordingError(f"{name} is a model: say with --recording what it is to score.")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "scores.parquet"
-        _run(recording, name, out, 1, 1_024)
+        _run(recording, _model(name), out)
         yield Scores(out)
 
 
@@ -138,23 +156,29 @@ def _outcomes(scores: Scores, path: Path) -> Outcomes:
         return outcomes(scores, recording)
 
 
-def _run(path: Path, model: str | None, out: Path, partitions: int, batch: int) -> tuple[Offline, float]:
-    with Recording(path) as recording:
-        loaded = _model(model)
+def _run(
+    path: Path, model: Model, out: Path, *, after: Sequence[Path] = (), partitions: int = 1, batch: int = 1_024
+) -> tuple[Offline, float]:
+    with ExitStack() as files:
+        recording = files.enter_context(Recording(path))
+        earlier = [files.enter_context(Recording(before)) for before in after]
         warm_up()
         garbage.take_over()
         began = time.perf_counter()
         try:
-            with bar("score", recording.rows) as advance:
-                run = asyncio.run(score(recording, loaded, out, partitions=partitions, batch=batch, advance=advance))
+            with bar("score", sum(each.rows for each in (*earlier, recording))) as advance:
+                passed = score(
+                    recording, model, out, after=earlier, partitions=partitions, batch=batch, advance=advance
+                )
+                run = asyncio.run(passed)
         finally:
             gc.enable()
         return run, time.perf_counter() - began
 
 
-def _model(name: str | None) -> Model:
-    if name == _NONE:
-        return PriorModel(read_manifest(REFERENCE_MODEL))
+def _model(name: str | None, *, prior: bool = False) -> Model:
+    if name == _NONE or prior:
+        return PriorModel(read_manifest(REFERENCE_MODEL if name in (_NONE, None) else Path(str(name))))
     return OnnxModel.load(REFERENCE_MODEL if name is None else Path(name), features=fingerprint())
 
 

@@ -83,8 +83,21 @@ class Offline:
         )
         self._rooms = RoomExchange(self.store, self._engine, self._leases.keys, interval_s=_ROOM_MS / 1000)
 
+    async def follow(self, recording: Recording, advance: Callable[[int], None] = lambda _: None) -> None:
+        """Take in a recording of what came before: it fills the rows, and nothing of it is scored or counted."""
+        async for work in self._read(recording):
+            advance(work.counts["consumed"])
+
     async def run(self, recording: Recording) -> AsyncIterator[tuple[Work, Answer | None]]:
         """Score a recording; yields each batch with its answer, which is None if it has nothing to score."""
+        async for work in self._read(recording):
+            answer = await self._pipeline.infer(work)
+            self.counts.update(work.counts, scored=len(work.to_score), rejected=len(work.rejects))
+            for stage, seconds in work.stages.items():
+                self.seconds[stage] += seconds
+            yield work, answer
+
+    async def _read(self, recording: Recording) -> AsyncIterator[Work]:
         tick, uncut = -1, 0
         for taken in _takes(recording, self._partitions, self._batch):
             if taken.tick != tick and len(self._leases) > 1:
@@ -97,11 +110,7 @@ class Offline:
             work = await self._pipeline.read(portions)
             for portion in portions:
                 portion.lease.read_to = portion.records[-1].offset + 1
-            answer = await self._pipeline.infer(work)
-            self.counts.update(work.counts, scored=len(work.to_score), rejected=len(work.rejects))
-            for stage, seconds in work.stages.items():
-                self.seconds[stage] += seconds
-            yield work, answer
+            yield work
             uncut += work.counts["consumed"]
             if uncut >= _CUT:
                 await self._save()
@@ -138,13 +147,15 @@ async def score(
     model: Model,
     out: Path,
     *,
+    after: Sequence[Recording] = (),
     partitions: int = 1,
     batch: int = 1_024,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Offline:
     """Score a recording with `model` into a score file; `advance` is told of progress. Returns the finished pass.
 
-    Raises RecordingError, and ModelError where the model cannot answer: no other steps in for it.
+    The recordings in `after` came before it, in this order: they fill the rows and are not scored. Raises
+    RecordingError, and ModelError where the model cannot answer: no other steps in for it.
     """
     manifest = model.manifest
     about = About(
@@ -154,6 +165,8 @@ async def score(
     ladder = Ladder(rungs, last=model)
     run = Offline(ladder, partitions=partitions, batch=min(batch, model.max_batch))
     with contextlib.closing(ladder), ScoreWriter(out, about) as writer:
+        for earlier in after:
+            await run.follow(earlier, advance)
         async for work, answer in run.run(recording):
             if answer is not None:
                 writer.write(_columns(work, answer))

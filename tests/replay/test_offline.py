@@ -97,6 +97,20 @@ async def test_recorded_partitions_and_offsets_are_kept(tmp_path: Path, prior: M
     assert sorted(told) == [(3, 100), (3, 102), (4, 101), (4, 103)]
 
 
+async def test_what_came_before_is_known_and_not_scored(simulated: Path, tmp_path: Path, prior: Model) -> None:
+    with Recording(simulated) as source:
+        made = [record for batch in source.batches() for record in batch]
+    early, late = (recording(tmp_path / name, half) for name, half in (("a", made[:4_000]), ("b", made[4_000:])))
+    out = tmp_path / "s.parquet"
+    with Recording(early) as before, Recording(late) as source:
+        run = await score(source, prior, out, after=[before])
+    whole = await scored(simulated, prior, tmp_path / "whole.parquet")
+    later = whole.column("row") >= 4_000
+    assert run.counts["consumed"] == len(made) - 4_000
+    assert run.counts["scored"] == later.sum() > 1_000
+    np.testing.assert_array_equal(Scores(out).column("p"), whole.column("p")[later])
+
+
 async def test_neither_batches_nor_packing_change_a_feature(simulated: Path, prior: Model) -> None:
     _, whole = await features(simulated, prior)
     run, tight = await features(simulated, prior, batch=37, cache_viewers=64)
