@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.model import Model, ModelError, Scores
-from engines.worker import ModelWorker
+from engines.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ class Answer(NamedTuple):
 
 
 class Rung(NamedTuple):
-    """One model of the ladder, run by a thread of its own, and how long an answer may take."""
+    """One model of the ladder, who runs it, and how long an answer may take; None for one that is run on the loop."""
 
     mode: str
-    worker: ModelWorker
-    timeout_s: float
+    worker: Worker
+    timeout_s: float | None
 
 
 class Ladder:

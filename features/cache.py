@@ -78,20 +78,20 @@ class Cache:
     def add_viewer(self, partition: int, viewer_id: str) -> Viewer:
         """Make room for a viewer whose row is yet to be known."""
         viewer = Viewer(partition, viewer_id)
-        viewer.slot = self.viewers.take(viewer)
+        viewer.slot = self.viewers.take(viewer, partition)
         self.partitions[partition].viewers[viewer_id] = viewer
         return viewer
 
     def add_pair(self, viewer: Viewer, streamer: str) -> int:
         """Make room for a pair whose row is yet to be known; return its slot."""
-        slot = self.pairs.take((viewer, streamer))
+        slot = self.pairs.take((viewer, streamer), viewer.partition)
         viewer.pairs[streamer] = slot
         return slot
 
     def add_room(self, partition: int, room_id: str) -> Room:
         """Make room for a room whose row is yet to be known."""
         room = Room(partition, room_id)
-        room.slot = self.rooms.take(room)
+        room.slot = self.rooms.take(room, partition)
         self.partitions[partition].rooms[room_id] = room
         return room
 

@@ -80,7 +80,7 @@ def _change(changes: dict[int, Changes], partition: int, viewer_id: str) -> View
     return change
 
 
-def _changed(table: Table[Any], batches: Sequence[Batch], which: int) -> NDArray[np.int32]:
+def _changed(table: Table[Any], batches: Sequence[Batch], which: int, partition: int | None) -> NDArray[np.int32]:
     """Return the slots of the table that hold a row which one of the batches changed, each of them once.
 
     A slot counts for the batch that touched it last. If it changed hands since, no batch did that changed it: its new
@@ -91,8 +91,10 @@ def _changed(table: Table[Any], batches: Sequence[Batch], which: int) -> NDArray
     changed = [batch.changed[which] for batch in batches]
     slots: NDArray[np.int32] = np.concatenate(changed)
     sequences = np.repeat([batch.sequence for batch in batches], [len(some) for some in changed])
-    last: NDArray[np.bool_] = table.touched[slots] == sequences
-    return slots[last]
+    wanted: NDArray[np.bool_] = table.touched[slots] == sequences
+    if partition is not None:
+        wanted &= table.partitions[slots] == partition
+    return slots[wanted]
 
 
 class FeatureEngine:
@@ -252,19 +254,19 @@ class FeatureEngine:
                 cache.viewers.touched[cache.partitions[partition].viewers[viewer_id].slot] = batch.sequence
         return computed
 
-    def changes(self, *batches: Batch) -> dict[int, Changes]:
-        """Return, by partition, the rows that the computed batches changed, packed as of now.
+    def changes(self, *batches: Batch, partition: int | None = None) -> dict[int, Changes]:
+        """Return, by partition or of one alone, the rows that the computed batches changed, packed as of now.
 
         A row that several of them changed, as the room's that everybody watches, is packed once.
         """
         cache = self._cache
         out: dict[int, Changes] = {}
         for batch in batches:
-            for partition, viewer_id, _ in batch.erased:
-                if partition in cache.partitions:
-                    _change(out, partition, viewer_id).erased = True
+            for owner, viewer_id, _ in batch.erased:
+                if owner in cache.partitions and partition in (None, owner):
+                    _change(out, owner, viewer_id).erased = True
         tables: tuple[Table[Any], ...] = (cache.viewers, cache.pairs, cache.rooms)
-        viewers, pairs, rooms = (_changed(table, batches, which) for which, table in enumerate(tables))
+        viewers, pairs, rooms = (_changed(table, batches, which, partition) for which, table in enumerate(tables))
         for slot, row in zip(viewers.tolist(), cache.viewers.pack(viewers), strict=True):
             if viewer := cache.viewers.owners[slot]:
                 _change(out, viewer.partition, viewer.id).row = row
@@ -329,7 +331,7 @@ class FeatureEngine:
                 others.give_back(room.others)
                 room.others = -1
             if blobs:
-                room.others = others.take(room)
+                room.others = others.take(room, partition)
                 packed += blobs
                 slots.append(room.others)
                 ends.append(len(packed))

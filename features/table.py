@@ -17,13 +17,14 @@ class Table(Generic[Owner]):
     """Rows by slot. `rows` is replaced when it grows: look it up anew for each batch.
 
     rows (capacity,) structured; touched (capacity,) int64: sequence of the batch that last changed a row, 0 = unchanged
-    since it came.
+    since it came; partitions (capacity,) int32: whose rows they are.
     """
 
     def __init__(self, name: str, dtype: np.dtype[Any], capacity: int) -> None:
         self.name = name
         self.rows: NDArray[Any] = np.zeros(capacity, dtype)  # untouched pages cost nothing
         self.touched: NDArray[np.int64] = np.zeros(capacity, np.int64)
+        self.partitions: NDArray[np.int32] = np.zeros(capacity, np.int32)
         self.owners: list[Owner | None] = []
         self._free: list[int] = []
         self._oldest: list[tuple[int, int]] = []  # (slot, touched when listed), the oldest last
@@ -32,7 +33,7 @@ class Table(Generic[Owner]):
     def __len__(self) -> int:
         return len(self.owners) - len(self._free)
 
-    def take(self, owner: Owner) -> int:
+    def take(self, owner: Owner, partition: int) -> int:
         """Return the slot of a row of zeros."""
         if self._free:
             slot = self._free.pop()
@@ -44,6 +45,7 @@ class Table(Generic[Owner]):
                 self._grow()
             self.owners.append(owner)
         self.touched[slot] = 0
+        self.partitions[slot] = partition
         return slot
 
     def give_back(self, slot: int) -> None:
@@ -56,6 +58,7 @@ class Table(Generic[Owner]):
         more = len(self.rows)
         self.rows = np.concatenate([self.rows, np.zeros(more, self.rows.dtype)])
         self.touched = np.concatenate([self.touched, np.zeros(more, np.int64)])
+        self.partitions = np.concatenate([self.partitions, np.zeros(more, np.int32)])
         self._bytes = RowBytes(self.name, self.rows)
 
     def oldest(self) -> tuple[Owner, int] | None:

@@ -129,16 +129,14 @@ class Offline:
         """Pack what changed into the store, so that it need not stay in memory unpacked."""
         started = perf_counter()
         await self._rooms.exchange()  # a room with a share that nobody has been told of would have to stay
-        if cut := self._pipeline.cut():
-            for lease in self._leases.values():
-                if lease.read_to is None:
-                    continue
-                changes = cut.changes.get(lease.partition, _NOTHING)
-                write = Checkpoint(lease.partition, lease.epoch, lease.stored, lease.read_to, changes)
-                if await self.store.checkpoint(write) is not Written.APPLIED:
-                    raise RuntimeError(f"the rows of partition {lease.partition} were not taken: two passes at once")
-                self._engine.release(lease.partition, cut.sequence)
-                lease.stored, lease.read_to = lease.read_to, None
+        for lease in self._leases.values():
+            if lease.read_to is None or (cut := self._pipeline.cut(lease)) is None:
+                continue
+            write = Checkpoint(lease.partition, lease.epoch, lease.stored, lease.read_to, cut.changes)
+            if await self.store.checkpoint(write) is not Written.APPLIED:
+                raise RuntimeError(f"the rows of partition {lease.partition} were not taken: two passes at once")
+            self._engine.release(lease.partition, cut.sequence)
+            lease.stored, lease.read_to = lease.read_to, None
         self.seconds["save"] += perf_counter() - started
 
 

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from features.engine import Changes
 from features.store import StoreUnavailable
 from scorer.batcher import Batcher, Portion
 from scorer.checkpointer import Checkpointer
@@ -21,7 +20,6 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _IDLE_POLL_MS = 200
 _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)  # waits between attempts at a store that cannot serve; the last one repeats
-_NO_CHANGES = Changes({}, {})
 _READ_AHEAD = 8_192  # records in the queues, above which no more are asked for
 _UNWRITTEN = 64  # cuts of one partition that may wait for a checkpoint before intake pauses
 
@@ -67,8 +65,7 @@ class Loop:
         self._last: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._interval_ms = checkpoint_ms
-        self._cut_ms = 0.0
-        self._uncut: set[Lease] = set()  # with rows in memory that no cut holds yet
+        self._uncut: dict[Lease, float] = {}  # with rows in memory that no cut holds yet, and since when; oldest first
         self._failure: BaseException | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -84,43 +81,45 @@ class Loop:
                 portion.lease.begin()
             if portions:
                 await self._start(portions)
-            if self._uncut and self._clock() - self._cut_ms >= self._interval_ms:
+            if self._uncut and self._until_cut_ms() <= 0:  # one a turn: records that came meanwhile go first
                 async with self._ownership.steady:
-                    self.cut()
+                    self._cut(next(iter(self._uncut)))
         if self._failure is not None:
             raise self._failure
 
     def cut(self) -> None:
         """Have all that was read so far made durable, once it is published. Only while `steady` is held."""
-        self._cut_ms = self._clock()
-        if (cut := self._pipeline.cut()) is None:
+        for lease in list(self._uncut):
+            self._cut(lease)
+
+    def _cut(self, lease: Lease) -> None:
+        del self._uncut[lease]
+        cut = self._pipeline.cut(lease)
+        if cut is None or lease.read_to is None:  # lost
             return
-        steps: list[tuple[Lease, Progress]] = []
-        for lease in self._uncut:
-            if lease.read_to is not None and not lease.lost:
-                changes = cut.changes.get(lease.partition, _NO_CHANGES)
-                steps.append((lease, Progress(lease.read_to, cut.sequence, changes)))
-                lease.begin()
-                lease.read_to = None
-        self._uncut.clear()
-        task = asyncio.create_task(self._save(steps, self._last), name=f"save-{cut.sequence}")
+        progress = Progress(lease.read_to, cut.sequence, cut.changes)
+        lease.begin()
+        lease.read_to = None
+        task = asyncio.create_task(self._save(lease, progress, self._last), name=f"save-{cut.sequence}")
         self._last = task
         self._running.add(task)
         task.add_done_callback(self._done)
 
-    async def _save(self, steps: list[tuple[Lease, Progress]], previous: "asyncio.Task[None] | None") -> None:
+    async def _save(self, lease: Lease, progress: Progress, previous: "asyncio.Task[None] | None") -> None:
         """Write rows once the last batch in them is acknowledged, and with it all before it."""
         await _after(previous)
-        for lease, progress in steps:
-            self._checkpointer.add(lease, progress)
-            lease.end()
+        self._checkpointer.add(lease, progress)
+        lease.end()
 
     def _poll_ms(self) -> int:
         if any(lease.queue for lease in self._ownership.leases.values()):
             return 0
         if self._uncut:
-            return max(1, min(_IDLE_POLL_MS, int(self._interval_ms - (self._clock() - self._cut_ms))))
+            return max(1, min(_IDLE_POLL_MS, int(self._until_cut_ms())))
         return _IDLE_POLL_MS
+
+    def _until_cut_ms(self) -> float:
+        return next(iter(self._uncut.values())) + self._interval_ms - self._clock()
 
     async def _poll(self, timeout_ms: int) -> None:
         leases = self._ownership.leases.values()
@@ -160,7 +159,7 @@ class Loop:
             work = await self._pipeline.read(portions)
             for portion in portions:
                 portion.lease.read_to = portion.records[-1].offset + 1
-                self._uncut.add(portion.lease)
+                self._uncut.setdefault(portion.lease, self._clock())
         await self._slots.acquire()
         task = asyncio.create_task(self._finish(work, self._last), name=f"batch-{work.sequence}")
         self._last = task

@@ -22,11 +22,13 @@ from features.kernel import CLAMPED, COLD_START, FRESH, LATE, UNMATCHED
 from features.store import Store
 from scorer.batcher import Portion
 from scorer.kafka.sink import Message, Outgoing
+from scorer.lease import Lease
 from scorer.metrics import BatchStats, Stage
 from scorer.record import Record
 from scorer.score import Scoring, Timing, dead_letter, messages
 
 _T = TypeVar("_T")
+_NO_CHANGES = Changes({}, {})
 
 
 @dataclass(slots=True)
@@ -56,11 +58,11 @@ class Work:
 
 
 class Cut(NamedTuple):
-    """State as of a batch."""
+    """A partition's state as of a batch."""
 
     sequence: int
-    changes: dict[int, Changes]
-    """By partition, since the cut before."""
+    changes: Changes
+    """Since the cut before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class Pipeline:
         self._arm = arm
         self._clock = clock
         self._patiently = patiently
-        self._uncut: list[Batch] = []
+        self._uncut: dict[Lease, list[Batch]] = {}  # computed since the last cut
         self._one_at_a_time = (
             asyncio.Lock()
         )  # batches are scored, and handed to the sink, in the order of their reading
@@ -126,7 +128,8 @@ class Pipeline:
             self._engine.admit(batch.missing, rows)
         loaded_ms = self._clock()
         computed = self._engine.compute(batch)
-        self._uncut.append(batch)
+        for portion in portions:
+            self._uncut.setdefault(portion.lease, []).append(batch)
         features_ms = self._clock()
         work = Work(
             portions=portions,
@@ -162,15 +165,17 @@ class Pipeline:
         self._decide(work, index, wanted, computed.status)
         return work
 
-    def cut(self) -> Cut | None:
-        """The rows that were changed since the last cut, as of now; None if there are none. Between two batches only.
+    def cut(self, lease: Lease) -> Cut | None:
+        """A partition's rows changed since its last cut, as of now; None without a batch since. Between batches only.
 
-        Packing them now and then instead of with every batch does the rows that many batches change once.
+        Packing them now and then instead of with every batch does the rows that many batches change once. One
+        partition at a time: a thousand rows take milliseconds, and scores wait meanwhile.
         """
-        if not self._uncut:
+        batches = self._uncut.pop(lease, None)
+        if batches is None or lease.lost:
             return None
-        batches, self._uncut = self._uncut, []
-        return Cut(batches[-1].sequence, self._engine.changes(*batches))
+        changes = self._engine.changes(*batches, partition=lease.partition)
+        return Cut(batches[-1].sequence, changes.get(lease.partition, _NO_CHANGES))
 
     def _decide(
         self, work: Work, index: NDArray[np.intp], wanted: NDArray[np.bool_], status: NDArray[np.uint8]

@@ -15,7 +15,7 @@ import engines
 from engines.cpu import OnnxModel
 from engines.ladder import Ladder, Rung
 from engines.prior import PriorModel
-from engines.worker import ModelWorker
+from engines.worker import InlineWorker
 from features.catalogue import fingerprint
 from features.engine import FeatureEngine, warm_up
 from features.redis_store import RedisStore, connect
@@ -41,7 +41,6 @@ from scorer.web import WebServer
 log = logging.getLogger(__name__)
 
 REFERENCE_MODEL = Path(engines.__file__).parent / "models" / "reference"
-_INFERENCE_TIMEOUT_S = 1.0  # far above any batch: an answer that takes longer is not coming
 _PATIENCE_S = 60.0
 _REPORT_S = 1.0
 
@@ -169,9 +168,7 @@ class Service:
 
     def _loop(self) -> Loop:
         config = self._config
-        self._ladder = Ladder(
-            [Rung("full", ModelWorker(self._model), _INFERENCE_TIMEOUT_S)], PriorModel(self._model.manifest)
-        )
+        self._ladder = Ladder([Rung("full", InlineWorker(self._model), None)], PriorModel(self._model.manifest))
         score_on = config.batching.score_on
         pipeline = Pipeline(
             self._engine,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engines.model import ModelError, Scores
 from engines.prior import PriorModel
-from engines.worker import ModelWorker
+from engines.worker import InlineWorker, ModelWorker
 from tests.engines import small_models
 
 
@@ -150,3 +150,17 @@ async def test_a_model_that_hangs_does_not_keep_the_process(model: GatedModel, m
     assert worker.busy
     model.gate.set()
     await future
+
+
+async def test_inline_the_answer_is_there_at_once_from_the_same_thread(model: GatedModel) -> None:
+    worker = InlineWorker(model)
+    good = worker.submit(*rows(2))
+    bad = worker.submit(np.zeros((1, 4), np.float32), np.zeros((1, 4, 3), np.float32))
+    assert good.done()
+    assert len(good.result().value) == 2
+    with pytest.raises(ModelError, match="`features` is float32"):
+        bad.result()
+    assert not worker.busy
+    worker.close()
+    assert model.threads == {threading.get_ident()}
+    assert model.closed == 1

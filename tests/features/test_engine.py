@@ -173,6 +173,9 @@ def test_changes_of_several_batches_are_those_of_the_rows_as_they_are_now() -> N
     assert together.viewers == each.viewers
     assert together.rooms == each.rooms
     assert engine.changes() == {}
+    assert engine.changes(*batches) == {
+        partition: engine.changes(*batches, partition=partition)[partition] for partition in range(2)
+    }
 
 
 def test_a_known_viewer_asks_for_the_pair_only_and_a_new_one_for_nothing_more() -> None:

@@ -166,3 +166,25 @@ async def test_records_of_a_partition_lost_on_the_way_are_neither_published_nor_
     assert member.store.offset(0) == 0
     assert len(member.sink.offsets(0)) <= published + member.source.most  # what was handed over by then
     assert member.sink.offsets(1) == list(range(12))
+
+
+async def test_what_a_lost_lease_left_uncut_takes_nothing_from_the_next_one() -> None:
+    log = filled(6)
+    member = Member(log, FaultyStore(), ListSink(), checkpoint_ms=1e12)
+    member.start(0)
+    await member.until(0, 0)
+    await published(member, 6)
+    member.ownership.reclaim(0)
+    await published(member, 12)
+    assert member.running is not None
+    member.loop.cut()
+    await member.until(0, 6)
+    await member.end()
+    assert member.store.rows(0) == await expected_rows(log, 0)
+
+
+async def published(member: Member, scores: int) -> None:
+    """Wait until the sink was given so many."""
+    async with asyncio.timeout(5):
+        while len(member.sink.published) < scores:  # noqa: ASYNC110 -- the turns of the loop are what is tested
+            await asyncio.sleep(0)
