@@ -30,7 +30,7 @@ from redis.asyncio import Connection, Redis, RedisCluster, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from features.engine import Changes, RowKey
@@ -40,6 +40,7 @@ _HERE = Path(__file__).parent
 _ROOM_TTL_S = 2 * 86_400  # a broadcast and its longest window, with room to spare
 _ROOMS_PER_CALL = 500
 _TORN = b"torn"  # in place of the offset, while a script writes rows
+_REFUSALS = (RedisError, RedisClusterException)  # the second is none of the first: nobody tells who holds a slot
 _T = TypeVar("_T")
 _Reply = Any  # what a script returns: nested lists of bytes and integers
 
@@ -111,7 +112,7 @@ class RedisStore:
             reply = await self._checkpoint([self._meta(write.partition), *names], head + args)
         except (RedisConnectionError, RedisTimeoutError) as lost:
             return await self._settle(write, lost)
-        except RedisError as refused:  # read-only, loading, out of memory, slot moving: nothing was written
+        except _REFUSALS as refused:  # read-only, loading, out of memory, slot moving: nothing was written
             raise StoreUnavailable(f"Redis refused to write: {refused}") from refused
         if reply[0] == 1:
             return Written.APPLIED
@@ -203,7 +204,11 @@ class _Script:
             for keys, args in calls:
                 pipe.evalsha(self._sha, len(keys), *keys, *args)
             with contextlib.suppress(NoScriptError):
-                return cast("list[_Reply]", await _awaitable(pipe.execute()))
+                replies: list[_Reply] = await _awaitable(pipe.execute(raise_on_error=False))
+                for reply in replies:  # by ourselves: the pipeline's own errors quote the command, viewers' ids with it
+                    if isinstance(reply, Exception):
+                        raise reply
+                return replies
         return await asyncio.gather(*(self(keys, args) for keys, args in calls))
 
 
@@ -259,7 +264,7 @@ def _refusal(write: Checkpoint, reply: _Reply) -> Written:
 async def _served(call: Awaitable[_T]) -> _T:
     try:
         return await call
-    except RedisError as error:
+    except _REFUSALS as error:
         raise StoreUnavailable(f"Redis cannot serve now: {error}") from error
     except OSError as error:
         raise StoreUnavailable(f"Redis cannot be reached: {error}") from error
