@@ -48,7 +48,7 @@ finding how to fix it. Exits with status 1 if there is a problem, 0 if there are
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 it went wrong, 2 it was asked wrongly."""
+    """Run the command line and exit: 0 done, 1 it went wrong, 2 it was asked wrongly, 75 Kafka was away."""
     arguments = _parser().parse_args(argv)
     try:
         status = _COMMANDS[arguments.command](arguments)
@@ -110,14 +110,18 @@ def _serve(arguments: argparse.Namespace) -> int:
     from features.store import StoreUnavailable
     from scorer import service
     from scorer.kafka.client import Unreachable
+    from scorer.supervisor import TRY_LATER
     from scorer.watchdog import Stuck
 
     try:
         return uvloop.run(service.run(config))
     except ModelError as error:
         raise ConfigError(str(error)) from error
-    except (OSError, StoreUnavailable, Stuck, Unreachable) as error:
+    except Unreachable as error:
         log.critical("%s", error)  # what happened outside needs no traceback
+        return TRY_LATER
+    except (OSError, StoreUnavailable, Stuck) as error:
+        log.critical("%s", error)
         return _FAILURE
 
 

@@ -26,6 +26,7 @@ from scorer.web import Page, Routes, WebServer, verdict
 log = logging.getLogger(__name__)
 
 USAGE_ERROR: Final = 2  # a worker that exits so was configured wrongly: starting it again cannot help
+TRY_LATER: Final = 75  # EX_TEMPFAIL of <sysexits.h>: what it needs was not there; it starts again however often
 _SCRAPE_S: Final = 2.0
 
 
@@ -105,6 +106,7 @@ class Supervisor:
     async def _keep(self, worker: Worker) -> None:
         """Run one worker again and again until told to stop."""
         deaths: deque[str] = deque(maxlen=self._restarts.give_up_after)
+        row = 0  # of short lives, those that ended for want of Kafka included
         while not self._stopping.is_set():
             began = self._clock()
             status = await self._live(worker)
@@ -114,11 +116,14 @@ class Supervisor:
             end = _ending(status)
             if self._clock() - began > self._restarts.quick_s:
                 deaths.clear()
-            deaths.append(end)
+                row = 0
+            row += 1
+            if status != TRY_LATER:
+                deaths.append(end)
             if status == USAGE_ERROR or len(deaths) == self._restarts.give_up_after:
                 self._give_up(worker, deaths)
                 return
-            wait_s = min(self._restarts.backoff_s * 2 ** (len(deaths) - 1), self._restarts.backoff_max_s)
+            wait_s = min(self._restarts.backoff_s * 2 ** min(row - 1, 16), self._restarts.backoff_max_s)
             log.warning("Worker %s %s; it starts again in %.1f s.", worker.name, end, wait_s)
             await _either(self._stopping, wait_s)
 

@@ -108,6 +108,14 @@ async def test_a_long_life_starts_a_new_row_of_deaths(tmp_path: Path) -> None:
         assert await task == 0
 
 
+async def test_a_worker_without_kafka_is_started_again_however_often(tmp_path: Path) -> None:
+    supervisor = Supervisor([worker("1", WAITS + "sys.exit(75)", tmp_path)], grace_s=10, restarts=AT_ONCE)
+    async with running(supervisor) as task:
+        await until(lambda: len(born(tmp_path)) > 2 * AT_ONCE.give_up_after)
+        supervisor.stop()
+        assert await task == 0
+
+
 async def test_a_wrong_configuration_is_not_tried_again(tmp_path: Path) -> None:
     supervisor = Supervisor([worker("1", WAITS + "sys.exit(2)", tmp_path)], grace_s=10)
     async with running(supervisor) as task:
