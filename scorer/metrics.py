@@ -21,7 +21,7 @@ from scorer.instruments import Counter, Gauge, Histogram, Instrument
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 Stage = Literal["decode", "load", "features", "inference", "publish"]
-Checkpoint = Literal["applied", "fenced", "rewound", "lost", "torn", "probed", "failed"]
+Checkpoint = Literal["applied", "fenced", "rewound", "lost", "torn", "failed"]
 RedisCall = Literal["claim", "load", "checkpoint", "rooms"]
 
 # Seconds; finest around the 50 ms that an event has from Kafka's timestamp to its acknowledged score.

@@ -85,6 +85,7 @@ async def test_a_restart_goes_on_where_it_ended(kafka_broker: Broker, kafka_topi
         await produce(setup, [record(event, 2) for event in half])
         async with serving(setup.config) as service:
             await until_consumed(service, len(half))
+            assert service.metrics.totals().unaccounted == 0
     scores = await read_scores(setup)
     assert sum(map(len, scores.values())) == len(events)
     assert first_seen(scores) == scores
@@ -101,6 +102,7 @@ async def test_two_halves_score_as_the_whole(kafka_broker: Broker, kafka_topics:
             await produce(setup, [record(event, 1) for event in events[start:end]])
             async with serving(setup.config) as service:
                 await until_consumed(service, end - start)
+                assert service.metrics.totals().unaccounted == 0
             start = end
         published.append({s.score.event_id: s.score.p_tip for s in (await read_scores(setup))[0]})
     assert published[0].keys() == published[1].keys()
