@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from engines.model import ModelError
 
 MANIFEST_FILE = "manifest.json"
 ONNX_FILE = "model.onnx"
+Fetch = Callable[[Path], bytes]
+"""How a file is read: plainly, or by a seal, which checks the bytes before it hands them on."""
 
 
 class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,11 +86,11 @@ class Artifact(NamedTuple):
     onnx: bytes
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, *, fetch: Fetch = Path.read_bytes) -> Manifest:
     """Read a folder's manifest alone, without looking at its ONNX file."""
     path = folder / MANIFEST_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        return msgspec.json.decode(fetch(path), type=Manifest)
     except FileNotFoundError:
         raise ModelError(
             f"There is no model in {folder}: {MANIFEST_FILE} is missing. Point at a folder that `tipstream-engine "
@@ -99,13 +102,13 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
 
 
-def read(folder: Path, *, features: str) -> Artifact:
+def read(folder: Path, *, features: str, fetch: Fetch = Path.read_bytes) -> Artifact:
     """Read a model that may run beside the feature catalogue with fingerprint `features`.
 
     The ONNX file is read once and those bytes are hashed, so that what was checked is what runs.
     Raises ModelError if a file is missing or damaged, or if the model was trained on another catalogue.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, fetch=fetch)
     if manifest.features != features:
         raise ModelError(
             f"Model {manifest.name} {manifest.version} was trained on feature catalogue {manifest.features}, but this "
@@ -114,7 +117,7 @@ def read(folder: Path, *, features: str) -> Artifact:
         )
     path = folder / ONNX_FILE
     try:
-        onnx = path.read_bytes()
+        onnx = fetch(path)
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error}). Copy the model's folder again, whole.") from error
     found = hashlib.sha256(onnx).hexdigest()

@@ -30,6 +30,15 @@ class Scores(NamedTuple):
     """(n,) float32: expected tips in minor units within the longest horizon."""
 
 
+class BadScores(ModelError):
+    """An answer with a row that is no probability or no amount; `scores` is the answer as the model gave it."""
+
+    def __init__(self, message: str, scores: Scores) -> None:
+        """Keep the answer: the rows beside the bad one may be sound."""
+        super().__init__(message)
+        self.scores = scores
+
+
 class Model(Protocol):
     """A loaded model. One thread at a time may call it."""
 
@@ -76,7 +85,7 @@ def check_inputs(
 
 
 def check_scores(scores: Scores, features: NDArray[np.float32], history: NDArray[np.float32]) -> Scores:
-    """Return the scores, or raise ModelError if one of them is no probability or no amount."""
+    """Return the scores, or raise BadScores if one of them is no probability or no amount."""
     p, value = scores
     # As whole numbers, floats from 0 to 1 lie at or below that of 1, negative ones and NaN above: two looks say it all.
     if p.view(np.uint32).max() <= _ONE and value.view(np.uint32).max() < _INFINITY:
@@ -89,6 +98,6 @@ def check_scores(scores: Scores, features: NDArray[np.float32], history: NDArray
         cause = "its inputs are finite, so the model is at fault: verify the engine or go back to the one before"
     else:
         cause = "its inputs hold NaN or infinity: look for the feature that produced it"
-    raise ModelError(
-        f"Row {row} of a batch of {len(p)} scored p_tip {p[row].tolist()}, value {float(value[row])}; {cause}."
+    raise BadScores(
+        f"Row {row} of a batch of {len(p)} scored p_tip {p[row].tolist()}, value {float(value[row])}; {cause}.", scores
     )

@@ -6,16 +6,12 @@ on, then `{"built": folder}` or `{"error": sentence}`. Killed at any time, it le
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import hashlib
 import logging
-import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,12 +19,15 @@ from typing import Any, Final
 import msgspec
 import tensorrt as trt
 
-from engines.manifest import MANIFEST_FILE, ONNX_FILE
+from engines import files
+from engines.child import leash
+from engines.manifest import MANIFEST_FILE, ONNX_FILE, read_manifest
 from engines.model import ModelError
 from engines.tensorrt import precision, versions
 from engines.tensorrt.cuda import driver, open_device
 from engines.tensorrt.log import LOG
-from engines.tensorrt.plan import FACTS_FILE, KNOWN_FILE, PLAN_FILE, Facts, Gpu, Request, Settings, key
+from engines.tensorrt.plan import FACTS_FILE, KNOWN_FILE, PLAN_FILE, Facts, Gpu, Request, Settings, key, read_engine
+from engines.tensorrt.probe import probe
 
 _KEY_LENGTH: Final = 16
 Report = Callable[[str], None]
@@ -43,7 +42,7 @@ def build(request: Request, report: Report) -> Path:
     cache = Path(request.cache)
     folder = cache / name[:_KEY_LENGTH]
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f".{folder.name}.lock"):  # a second builder waits, and then finds the engine
+    with files.locked(cache / f".{folder.name}.lock"):  # a second builder waits, and then finds the engine
         if (folder / FACTS_FILE).exists():
             return folder
         for stale in cache.glob(f".{folder.name}.new-*"):  # what a killed builder left
@@ -63,7 +62,7 @@ def build(request: Request, report: Report) -> Path:
             plan_bytes=len(plan),
         )
         report("writing the engine")
-        _write(folder, plan, facts, request)
+        _write(folder, plan, facts, request, lambda new: _test(new, report))
     return folder
 
 
@@ -174,66 +173,41 @@ def _start_timing_cache(config: trt.IBuilderConfig, path: Path) -> object:
 def _merge_timing_cache(config: trt.IBuilderConfig, path: Path) -> None:
     """Keep what this build learnt beside what others learnt meanwhile."""
     learnt = config.get_timing_cache()
-    with _locked(path.with_name(f"{path.name}.lock")):
+    with files.locked(path.with_name(f"{path.name}.lock")):
         if path.exists():
             learnt.combine(config.create_timing_cache(path.read_bytes()), ignore_mismatch=False)
-        _write_whole(path.with_name(f"{path.name}.new"), bytes(memoryview(learnt.serialize())))
-        path.with_name(f"{path.name}.new").rename(path)
+        files.replace(path, bytes(memoryview(learnt.serialize())))
 
 
-def _write(folder: Path, plan: bytes, facts: Facts, request: Request) -> None:
-    """Write a folder beside the wanted one and rename it: it is there whole, or not at all."""
-    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
-    new.mkdir()
+def _test(folder: Path, report: Report) -> None:
+    """Load what was written as the service will, in a process that may die of it; raises ModelError."""
+    report("loading and testing the engine")
+    probe(read_engine(folder, features=read_manifest(folder).features))
+
+
+def _write(folder: Path, plan: bytes, facts: Facts, request: Request, test: Callable[[Path], None]) -> None:
+    """Write a folder beside the wanted one, test it, and rename it: it is there whole and sound, or not at all."""
+    new = folder.with_name(f".{folder.name}.new-{request.token}")
     try:
-        _write_whole(new / PLAN_FILE, plan)
-        _write_whole(new / ONNX_FILE, request.onnx)
-        _write_whole(new / MANIFEST_FILE, request.manifest)
-        _write_whole(new / KNOWN_FILE, request.known)
-        _write_whole(new / FACTS_FILE, msgspec.json.format(msgspec.json.encode(facts)) + b"\n")
-        _sync(new)
+        new.mkdir()
+        files.write(new / PLAN_FILE, plan)
+        files.write(new / ONNX_FILE, request.onnx)
+        files.write(new / MANIFEST_FILE, request.manifest)
+        files.write(new / KNOWN_FILE, request.known)
+        files.write(new / FACTS_FILE, msgspec.json.format(msgspec.json.encode(facts)) + b"\n")
+        files.sync(new)
+        test(new)
         new.rename(folder)
-        _sync(folder.parent)
+        files.sync(folder.parent)
     except OSError as error:
-        shutil.rmtree(new, ignore_errors=True)
-        raise _unwritable(folder, error) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> ModelError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(folder.parent).free / 2**20
-        return ModelError(
-            f"The disk is full: {folder.parent} has {free:.0f} MiB left. Free some space (`tipstream-engine gc`) or "
-            "name another folder with --cache, and build again."
-        )
-    return ModelError(f"The engine cannot be written to {folder} ({error}). Name a writable folder with --cache.")
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
+        raise ModelError(files.why(folder.parent, error)) from error
     finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def main() -> int:
     """Answer the request on standard input; 0 if the engine is there."""
+    leash()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
 
     def say(**line: Any) -> None:
@@ -246,7 +220,7 @@ def main() -> int:
         say(error=str(error))
         return 2
     except OSError as error:
-        say(error=str(_unwritable(Path(request.cache) / "engine", error)))
+        say(error=files.why(Path(request.cache), error))
         return 2
     say(built=str(folder))
     return 0

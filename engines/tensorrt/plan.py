@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.manifest import Artifact, Manifest, read
+from engines.manifest import Artifact, Fetch, Manifest, read
 from engines.model import BUCKETS, ModelError, Scores
 
 PLAN_FILE = "engine.plan"
@@ -38,8 +39,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """History lengths, ascending, the last being the model's own; empty means that one alone."""
     wide: bool = False
     """One profile from the smallest to the largest bucket instead of one each: for comparison."""
-    level: int = 5
-    """TensorRT's optimisation level, 0 to 5: 5 compares the most kernels."""
+    level: int = 3
+    """TensorRT's optimisation level, 0 to 5: higher ones compare more kernels. 3 is TensorRT's own default; at 5, some
+    FP16 plans that TensorRT 8.6 builds end the process that loads them."""
     tf32: bool = True
     workspace_mib: int = 256
     timing_iterations: int = 8
@@ -100,6 +102,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """For INT8: value name -> largest magnitude that matters."""
     known: bytes
     """The file with the rows of the self-test."""
+    token: str
+    """Part of the name of what is not finished, so that whoever stops the builder knows what to clear away."""
 
 
 class Engine(NamedTuple):
@@ -129,11 +133,11 @@ def key(onnx: bytes, manifest: bytes, tensorrt: str, gpu: Gpu, settings: Setting
     return hashlib.sha256(msgspec.json.encode(material, order="deterministic")).hexdigest()
 
 
-def read_facts(folder: Path) -> Facts:
+def read_facts(folder: Path, *, fetch: Fetch = Path.read_bytes) -> Facts:
     """Read what the engine in `folder` is, without looking at its plan; raises ModelError."""
     path = folder / FACTS_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Facts)
+        return msgspec.json.decode(fetch(path), type=Facts)
     except FileNotFoundError:
         raise ModelError(
             f"There is no TensorRT engine in {folder}: {FACTS_FILE} is missing. Make one with "
@@ -143,15 +147,14 @@ def read_facts(folder: Path) -> Facts:
         raise ModelError(f"{path} cannot be read ({error}). Build the engine again with this version.") from error
 
 
-def read_engine(folder: Path, *, features: str) -> Engine:
+def read_engine(folder: Path, *, features: str, fetch: Fetch = Path.read_bytes) -> Engine:
     """Read an engine for the feature catalogue with fingerprint `features`, its hashes checked; raises ModelError."""
-    facts = read_facts(folder)
-    artifact = read(folder, features=features)
+    facts = read_facts(folder, fetch=fetch)
+    artifact = read(folder, features=features, fetch=fetch)
     path = folder / PLAN_FILE
     try:
-        plan = path.read_bytes()
-        with np.load(folder / KNOWN_FILE, allow_pickle=False) as arrays:
-            known = Known(arrays["features"], arrays["history"], Scores(arrays["p_tip"], arrays["value"]))
+        plan = fetch(path)
+        known = unpack_known(fetch(folder / KNOWN_FILE))
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"The engine in {folder} cannot be read ({error}). Build it again.") from error
     found = hashlib.sha256(plan).hexdigest()
@@ -169,3 +172,12 @@ def pack_known(known: Known) -> bytes:
     p_tip, value = known.scores
     np.savez(file, features=known.features, history=known.history, p_tip=p_tip, value=value)
     return file.getvalue()
+
+
+def unpack_known(content: bytes) -> Known:
+    """Return what `pack_known` packed; raises ValueError or KeyError for anything else."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return Known(arrays["features"], arrays["history"], Scores(arrays["p_tip"], arrays["value"]))
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{KNOWN_FILE}: {error}") from error

@@ -1,0 +1,1 @@
+"""The commands of `tipstream-engine`, by what they are about."""

@@ -1,0 +1,1 @@
+"""What an engine must show before it may serve: accuracy, invariance, speed, and what its energy costs."""

@@ -1,0 +1,1 @@
+"""Versions side by side on disk: signed, promoted, rolled back, cleared away."""

@@ -1,0 +1,279 @@
+"""The repository: a folder with one folder a version, whole and never changed, and a pointer to the one that serves.
+
+    ROOT/<id>/            a model's or engine's folder, its gate's verdict and its seal
+    ROOT/pointer.json     which one serves, which one did before, and who changed it when
+
+`tipstream-engine build` writes engines there; models and engines from elsewhere are copied in. Several processes may
+promote, roll back and clear away at once: each step holds a lock, and is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from engines import files
+from engines.folder import ENGINE_FILES, MODEL_FILES, contents, is_engine
+from engines.gate.verdict import VERDICT_FILE, Verdict, read_verdict
+from engines.manifest import MANIFEST_FILE, Artifact, Manifest, read, read_manifest
+from engines.model import ModelError
+from engines.repository import pointer, seal
+from engines.repository.keys import SigningKey, TrustedKeys, read_trusted
+from engines.repository.pointer import Pointer, Token
+from engines.repository.seal import SEAL_FILE, Seal
+from engines.tensorrt.plan import FACTS_FILE, Engine, Facts, read_engine, read_facts
+
+ID_LENGTH: Final = 16
+_LOCK: Final = ".lock"
+_NEW: Final = ".new-"
+_GONE: Final = ".gone-"
+_TRAVELS: Final = (*ENGINE_FILES, VERDICT_FILE, SEAL_FILE, "MODEL_CARD.md")
+
+
+class Version(NamedTuple):
+    """One version as it lies there."""
+
+    id: str
+    folder: Path
+    manifest: Manifest
+    facts: Facts | None
+    """Of the TensorRT engine; None for a model alone, which ONNX Runtime runs."""
+    verdict: Verdict | None
+    """The gate's latest; None if it was not judged."""
+
+
+class Repository:
+    """The versions below a folder."""
+
+    def __init__(self, root: Path, trusted: Path | None = None) -> None:
+        """`trusted` is a file of public keys; without one no version can be opened. Nothing is read yet."""
+        self.root = root
+        self._trusted = trusted
+
+    def token(self) -> Token:
+        """Look whether anything was promoted or rolled back, cheaply: another token means to read the pointer."""
+        return pointer.token(self.root)
+
+    def pointer(self) -> Pointer:
+        """Return which version serves; raises ModelError if the file is damaged."""
+        return pointer.read(self.root)
+
+    def folder(self, version: str) -> Path:
+        """Return a version's folder, whether it is there or not."""
+        return self.root / version
+
+    def versions(self) -> list[Version]:
+        """Return every version, the latest made first; raises ModelError if one is damaged."""
+        return sorted(map(self.version, self._ids()), key=_made, reverse=True)
+
+    def version(self, version: str) -> Version:
+        """Look at one version without checking it; raises ModelError."""
+        folder = self.folder(version)
+        facts = read_facts(folder) if is_engine(folder) else None
+        return Version(version, folder, read_manifest(folder), facts, read_verdict(folder))
+
+    def find(self, name: str) -> str:
+        """Return the id that begins with `name`, or that of the folder which `name` is; raises ModelError."""
+        if name in ("serving", "previous"):
+            current: str | None = getattr(self.pointer(), name)
+            if current is None:
+                raise ModelError(f"{self.root} has no {name} version yet. Promote one.")
+            return current
+        path = Path(name)
+        if path.parent.resolve() == self.root.resolve() and (path / MANIFEST_FILE).exists():
+            return path.resolve().name
+        matching = [each for each in self._ids() if each.startswith(name)]
+        if len(matching) == 1:
+            return matching[0]
+        raise ModelError(
+            f"{len(matching) or 'No'} version{'s' if matching else ''} in {self.root} begin{'' if matching else 's'} "
+            f"with {name!r}. `tipstream-engine list {self.root}` shows them all."
+        )
+
+    def open(self, version: str, *, features: str) -> Artifact | Engine:
+        """Read a version that may serve: its seal is checked first, and then every byte against the seal.
+
+        What is returned was parsed from the very bytes that were checked. An engine is to be probed before it is
+        loaded. Raises ModelError, in words, if a trusted key did not sign it, if it was changed since, or if it was
+        made for a feature catalogue other than that with fingerprint `features`.
+        """
+        folder = self.folder(version)
+        if not folder.is_dir():
+            raise ModelError(f"Version {version} is not in {self.root}. Roll back, or promote one that is.")
+        signed = self.seal(version)
+        if FACTS_FILE in signed.files:
+            return read_engine(folder, features=features, fetch=seal.reader(signed))
+        return read(folder, features=features, fetch=seal.reader(signed))
+
+    def seal(self, version: str) -> Seal:
+        """Return a version's seal, its signature checked; raises ModelError."""
+        return seal.read(self.folder(version), version, self._trusted_keys())
+
+    def sealed(self, version: str) -> bool:
+        """Whether a version bears a seal, good or not."""
+        return (self.folder(version) / SEAL_FILE).exists()
+
+    def add(self, source: Path) -> str:
+        """Copy a model's or engine's folder in, whole or not at all, and return its id; raises ModelError."""
+        wanted = contents(source)
+        version = _id(source, wanted)
+        with self._writing():
+            folder = self.folder(version)
+            if folder.is_dir():
+                if contents(folder) != wanted:
+                    raise ModelError(
+                        f"{folder} was built from the same model and settings as {source}, but is another build. "
+                        "Clear it away first (`tipstream-engine gc`), or go on with it."
+                    )
+                return version
+            new = self.root / f"{_NEW}{version}"
+            shutil.rmtree(new, ignore_errors=True)  # what a killed copy left; the lock says that none is under way
+            new.mkdir()
+            try:
+                for name in _TRAVELS:
+                    if (source / name).exists():
+                        files.write(new / name, (source / name).read_bytes())
+                if contents(new) != wanted:
+                    raise ModelError(f"{source} changed while it was copied. Copy it again.")
+                files.sync(new)
+                new.rename(folder)
+                files.sync(self.root)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+        return version
+
+    def sign(self, version: str, key: SigningKey, *, force: str = "") -> Seal:
+        """Seal a version that passed the gate, or is forced for a stated reason; raises ModelError otherwise."""
+        with self._writing():
+            return self._sign(version, key, force)
+
+    def promote(self, version: str, key: SigningKey | None = None, *, reason: str = "", force: str = "") -> Pointer:
+        """Have a version serve, and the one that does now be the previous one; raises ModelError.
+
+        It must have passed the gate, unless `force` says why it may serve all the same. Without a key it must have
+        been signed before, by one that is trusted here. The version that served before stays there, to go back to.
+        """
+        with self._writing():
+            current = self.pointer()
+            if current.serving == version:
+                raise ModelError(f"Version {version} is the one that serves already.")
+            objection = self._objection(version)
+            if key is not None and (force or objection):
+                self._sign(version, key, force)
+                self.seal(version)  # the key may be one that is not trusted here
+            elif objection:
+                raise ModelError(objection)
+            changed = current.promoted(version, force or reason)
+            pointer.write(self.root, changed)
+        return changed
+
+    def rollback(self, reason: str = "") -> Pointer:
+        """Have the previous version serve again; raises ModelError if there is none."""
+        with self._writing():
+            current = self.pointer()
+            changed = current.rolled_back(reason)
+            assert changed.serving is not None
+            self.seal(changed.serving)
+            pointer.write(self.root, changed)
+        return changed
+
+    def collect(self, *, keep: int, remove: bool = True) -> list[Version]:
+        """Clear away all versions but serving, previous and the latest `keep` others; return those that went.
+
+        `remove=False` only looks. A version is renamed before it is deleted, so that none is ever seen half gone.
+        """
+        with self._writing():
+            current = self.pointer()
+            others = [each for each in self.versions() if each.id not in (current.serving, current.previous)]
+            if remove:
+                for each in others[keep:]:
+                    each.folder.rename(self.root / f"{_GONE}{each.id}")
+                for left in (*self.root.glob(f"{_GONE}*"), *self.root.glob(f"{_NEW}*"), *self._unfinished()):
+                    shutil.rmtree(left, ignore_errors=True)
+        return others[keep:]
+
+    def _unfinished(self) -> Iterator[Path]:
+        """Folders of builders that were killed: nobody holds the lock of what they were building."""
+        for left in self.root.glob(".*.new-*"):
+            name = left.name.rpartition(".new-")[0]
+            with suppress(BlockingIOError), files.locked(self.root / f"{name}.lock", wait=False):
+                yield left
+
+    def _ids(self) -> list[str]:
+        return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{MANIFEST_FILE}"))
+
+    def _sign(self, version: str, key: SigningKey, force: str) -> Seal:
+        found = contents(self.folder(version))
+        verdict = read_verdict(self.folder(version))
+        refused = _refusal(version, verdict, found)
+        if refused and not force:
+            raise ModelError(refused)
+        made = Seal(
+            version=version,
+            files=found,
+            gate=verdict.judged if verdict and not refused else "",
+            forced=force if refused else "",
+            sealed=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        files.replace(self.folder(version) / SEAL_FILE, seal.pack(made, key))
+        return made
+
+    def _objection(self, version: str) -> str | None:
+        """Return what speaks against a version, its seal or the gate's latest verdict; None for nothing."""
+        try:
+            signed = self.seal(version)
+        except ModelError as error:
+            return str(error)
+        found, verdict = contents(self.folder(version)), read_verdict(self.folder(version))
+        if signed.files != found:
+            return f"Version {version} was changed after it was signed: copy it from its origin, or verify it again."
+        return None if verdict is None or verdict.passed else _refusal(version, verdict, found)
+
+    def _trusted_keys(self) -> TrustedKeys:
+        if self._trusted is None:
+            raise ModelError("No keys are trusted here, so no version may serve. Name a file of public keys.")
+        return read_trusted(self._trusted)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the repository's lock; what the disk refuses becomes a sentence."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with files.locked(self.root / _LOCK):
+                yield
+        except OSError as error:
+            raise ModelError(f"{files.why(self.root, error)} Nothing was changed.") from error
+
+
+def _id(folder: Path, found: Mapping[str, str]) -> str:
+    if FACTS_FILE in found:
+        return read_facts(folder).key[:ID_LENGTH]
+    return hashlib.sha256("".join(found[name] for name in MODEL_FILES).encode()).hexdigest()[:ID_LENGTH]
+
+
+def _refusal(version: str, verdict: Verdict | None, found: Mapping[str, str]) -> str | None:
+    """Why the gate's verdict does not let a version serve; None if it does."""
+    otherwise = "To have it serve all the same, give the reason with --force."
+    if verdict is None:
+        return (
+            f"Version {version} has not been through the gate. Run `tipstream-engine verify {version} --traffic "
+            f"RECORDING.parquet`. {otherwise}"
+        )
+    if verdict.files != found:
+        return (
+            f"The gate judged other bytes than lie in version {version} now: something was replaced since. Run "
+            f"`tipstream-engine verify` again. {otherwise}"
+        )
+    failed = [check.name for check in verdict.checks if not check.passed]
+    if failed:
+        return f"Version {version} did not pass the gate: {', '.join(failed)}. Its report says how far off. {otherwise}"
+    return None
+
+
+def _made(version: Version) -> str:
+    return version.facts.created if version.facts else version.manifest.created

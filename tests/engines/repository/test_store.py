@@ -1,0 +1,385 @@
+"""The repository: what may serve, what is refused, and that no crash or neighbour leaves it half changed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engines.folder import ENGINE_FILES, MODEL_FILES
+from engines.manifest import Artifact
+from engines.model import ModelError
+from engines.repository.keys import TRUSTED_FILE, SigningKey, generate
+from engines.repository.store import Repository
+from engines.tensorrt.plan import FACTS_FILE, PLAN_FILE, Engine, Settings
+from tests.engines import small_engines, small_models
+
+FEATURES = small_models.FINGERPRINT
+
+
+class Shop:
+    """A repository with keys, and folders to bring to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.key: SigningKey = generate(folder / "keys")
+        self.repository = Repository(folder / "engines", folder / "keys" / TRUSTED_FILE)
+        self._made = 0
+
+    def model(self, **verdict: bool) -> str:
+        """Bring in a model of its own."""
+        self._made += 1
+        source = small_models.write(self.folder / f"model{self._made}", small_models.artifact(value_scale=self._made))
+        return self._brought(source, verdict)
+
+    def engine(self, plan: bytes = b"a plan", **verdict: bool) -> str:
+        self._made += 1
+        source = small_engines.write(self.folder / "built", Settings(buckets=(1, 8 + self._made)), plan=plan)
+        return self._brought(source, verdict)
+
+    def _brought(self, source: Path, verdict: dict[str, bool]) -> str:
+        if verdict:
+            small_engines.judged(source, **verdict)
+        return self.repository.add(source)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def test_models_and_engines_are_promoted_and_opened_alike(shop: Shop) -> None:
+    model, engine = shop.model(passed=True), shop.engine(passed=True)
+    assert shop.repository.promote(model, shop.key).serving == model
+    opened = shop.repository.open(model, features=FEATURES)
+    assert isinstance(opened, Artifact)
+    pointer = shop.repository.promote(engine, shop.key, reason="faster")
+    assert (pointer.serving, pointer.previous) == (engine, model)
+    assert shop.repository.pointer() == pointer
+    found = shop.repository.open(engine, features=FEATURES)
+    assert isinstance(found, Engine)
+    assert found.plan == b"a plan"
+    pointer = shop.repository.rollback("slower after all")
+    assert (pointer.serving, pointer.previous) == (model, engine)
+    assert [change.reason for change in pointer.changes] == ["", "faster", "slower after all"]
+
+
+def test_what_the_gate_did_not_pass_is_not_promoted(shop: Shop) -> None:
+    unjudged, failed = shop.model(), shop.model(passed=False)
+    with pytest.raises(ModelError, match=f"{unjudged} has not been through the gate. Run `tipstream-engine verify"):
+        shop.repository.promote(unjudged, shop.key)
+    with pytest.raises(ModelError, match=f"{failed} did not pass the gate: the other"):
+        shop.repository.promote(failed, shop.key)
+    assert shop.repository.pointer().serving is None
+
+
+def test_a_verdict_on_other_bytes_does_not_count(shop: Shop) -> None:
+    version = shop.engine(passed=True)
+    (shop.repository.folder(version) / PLAN_FILE).write_bytes(b"another plan")
+    with pytest.raises(ModelError, match="The gate judged other bytes"):
+        shop.repository.promote(version, shop.key)
+
+
+def test_force_needs_a_reason_and_keeps_it(shop: Shop) -> None:
+    version = shop.model(passed=False)
+    pointer = shop.repository.promote(version, shop.key, force="the other one is on fire")
+    assert pointer.changes[-1].reason == "the other one is on fire"
+    seal = shop.repository.seal(version)
+    assert (seal.forced, seal.gate) == ("the other one is on fire", "")
+    passed = shop.model(passed=True)
+    shop.repository.promote(passed, shop.key, force="needless")
+    assert shop.repository.seal(passed).forced == ""  # the gate had passed it
+
+
+def test_a_verdict_that_came_after_the_seal_counts(shop: Shop) -> None:
+    version, other = shop.model(passed=True), shop.model(passed=True)
+    shop.repository.sign(version, shop.key)
+    shop.repository.promote(other, shop.key)
+    small_engines.judged(shop.repository.folder(version), passed=False)
+    with pytest.raises(ModelError, match="did not pass the gate"):
+        shop.repository.promote(version, shop.key)
+
+
+def test_a_signed_version_is_promoted_where_there_is_no_signing_key(shop: Shop, tmp_path: Path) -> None:
+    version = shop.engine(passed=True)
+    shop.repository.sign(version, shop.key)
+    there = Repository(tmp_path / "elsewhere", tmp_path / "keys" / TRUSTED_FILE)
+    assert there.add(shop.repository.folder(version)) == version
+    assert there.promote(version).serving == version
+    assert isinstance(there.open(version, features=FEATURES), Engine)
+    unsigned = there.add(shop.repository.folder(shop.model(passed=True)))
+    with pytest.raises(ModelError, match="is not signed"):
+        there.promote(unsigned)
+    assert there.pointer().serving == version
+
+
+def test_a_stranger_s_signature_is_refused(shop: Shop, tmp_path: Path) -> None:
+    version = shop.model(passed=True)
+    stranger = generate(tmp_path / "stranger")
+    with pytest.raises(ModelError, match=f"signed by key {stranger.id}, which is not trusted here"):
+        shop.repository.promote(version, stranger)
+    assert shop.repository.pointer().serving is None
+    with pytest.raises(ModelError, match="No keys are trusted here"):
+        Repository(shop.repository.root).open(version, features=FEATURES)
+
+
+@pytest.mark.parametrize("name", ENGINE_FILES)
+def test_no_file_of_a_signed_engine_can_be_changed(shop: Shop, name: str) -> None:
+    version = shop.engine(passed=True)
+    shop.repository.promote(version, shop.key)
+    path = shop.repository.folder(version) / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{name} has SHA-256 .* it was changed after it was signed"):
+        shop.repository.open(version, features=FEATURES)
+
+
+def test_a_plan_with_its_own_hash_put_right_is_refused_all_the_same(shop: Shop) -> None:
+    version = shop.engine(passed=True)
+    shop.repository.promote(version, shop.key)
+    folder = shop.repository.folder(version)
+    forged = small_engines.write(shop.folder / "forged", Settings(buckets=(1, 9)), plan=b"evil")
+    for name in (PLAN_FILE, FACTS_FILE):
+        (folder / name).write_bytes((forged / name).read_bytes())
+    with pytest.raises(ModelError, match="it was changed after it was signed"):
+        shop.repository.open(version, features=FEATURES)
+
+
+def test_an_engine_cannot_be_turned_into_its_model(shop: Shop) -> None:
+    version = shop.engine(passed=True)
+    shop.repository.promote(version, shop.key)
+    (shop.repository.folder(version) / FACTS_FILE).unlink()
+    with pytest.raises(ModelError, match="There is no TensorRT engine in"):
+        shop.repository.open(version, features=FEATURES)
+
+
+def test_a_signed_folder_under_another_name_is_refused(shop: Shop) -> None:
+    old, new = shop.model(passed=True), shop.model(passed=True)
+    for version in (old, new):
+        shop.repository.promote(version, shop.key)
+    shop.repository.folder(new).rename(shop.folder / "away")
+    shop.repository.folder(old).rename(shop.repository.folder(new))
+    with pytest.raises(ModelError, match=f"is that of version {old}, not {new}"):
+        shop.repository.open(new, features=FEATURES)
+    with pytest.raises(ModelError, match=f"Version {old} is not in"):
+        shop.repository.open(old, features=FEATURES)
+
+
+@pytest.mark.parametrize("kind", ["model", "engine"])
+def test_other_features_are_refused_in_words(shop: Shop, kind: str) -> None:
+    version = getattr(shop, kind)(passed=True)
+    shop.repository.promote(version, shop.key)
+    with pytest.raises(ModelError, match="trained on feature catalogue 0123456789abcdef, but this build computes ffff"):
+        shop.repository.open(version, features="ffff")
+
+
+def test_promoting_what_serves_and_going_back_to_nothing_are_refused(shop: Shop) -> None:
+    version = shop.model(passed=True)
+    with pytest.raises(ModelError, match="no previous version"):
+        shop.repository.rollback()
+    shop.repository.promote(version, shop.key)
+    with pytest.raises(ModelError, match="serves already"):
+        shop.repository.promote(version, shop.key)
+    with pytest.raises(ModelError, match="no previous version"):
+        shop.repository.rollback()
+
+
+def test_nobody_goes_back_to_a_version_whose_seal_is_gone(shop: Shop) -> None:
+    first, second = shop.model(passed=True), shop.model(passed=True)
+    for version in (first, second):
+        shop.repository.promote(version, shop.key)
+    (shop.repository.folder(first) / "seal").unlink()
+    with pytest.raises(ModelError, match="is not signed"):
+        shop.repository.rollback()
+    assert shop.repository.pointer().serving == second
+
+
+def test_versions_are_found_by_the_beginning_of_their_id_by_role_and_by_folder(shop: Shop) -> None:
+    first, second = shop.model(passed=True), shop.model(passed=True)
+    repository = shop.repository
+    with pytest.raises(ModelError, match="has no serving version yet"):
+        repository.find("serving")
+    for version in (first, second):
+        repository.promote(version, shop.key)
+    assert repository.find(first[:6]) == first
+    assert (repository.find("serving"), repository.find("previous")) == (second, first)
+    assert repository.find(str(repository.folder(first))) == first
+    with pytest.raises(ModelError, match=r"No version in .* begins with 'zz'"):
+        repository.find("zz")
+    with pytest.raises(ModelError, match=r"2 versions in .* begin with ''"):
+        repository.find("")
+
+
+def test_adding_again_changes_nothing_and_another_build_is_refused(shop: Shop) -> None:
+    version = shop.engine()
+    settings = Settings(buckets=(1, 8 + shop._made))
+    again = small_engines.write(shop.folder / "again", settings)
+    assert shop.repository.add(again) == version
+    other = small_engines.write(shop.folder / "other", settings, plan=b"built a second time")
+    with pytest.raises(ModelError, match="is another build"):
+        shop.repository.add(other)
+
+
+@pytest.mark.parametrize("name", MODEL_FILES)
+def test_a_folder_that_lacks_a_file_is_not_brought_in(shop: Shop, name: str) -> None:
+    source = small_models.write(shop.folder / "m", small_models.artifact())
+    (source / name).unlink()
+    with pytest.raises(ModelError, match=f"There is no whole model or engine in .*{name}"):
+        shop.repository.add(source)
+    assert not list(shop.repository.root.glob("*")) if shop.repository.root.exists() else True
+
+
+def test_clearing_away_keeps_what_serves_what_served_and_the_latest(shop: Shop) -> None:
+    versions = [shop.model(passed=True) for _ in range(5)]
+    for i, version in enumerate(versions):  # made one after the other
+        path = shop.repository.folder(version) / "manifest.json"
+        fields = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
+        path.write_bytes(msgspec.json.encode(fields | {"created": f"2022-01-0{i + 1}T00:00:00Z"}))
+        small_engines.judged(shop.repository.folder(version))
+    shop.repository.promote(versions[0], shop.key)
+    shop.repository.promote(versions[1], shop.key)
+    (shop.repository.root / ".new-0123").mkdir()
+    (shop.repository.root / ".0123.new-ab").mkdir()
+    assert [each.id for each in shop.repository.collect(keep=1, remove=False)] == [versions[3], versions[2]]
+    assert len(shop.repository.versions()) == 5
+    shop.repository.collect(keep=1)
+    assert {each.id for each in shop.repository.versions()} == {versions[0], versions[1], versions[4]}
+    left = {path.name for path in shop.repository.root.iterdir()}
+    assert left == {versions[0], versions[1], versions[4], "pointer.json", ".lock", ".0123.lock"}
+
+
+def test_a_build_under_way_is_not_cleared_away(shop: Shop) -> None:
+    from engines import files
+
+    unfinished = shop.repository.root / ".0123.new-ab"
+    unfinished.mkdir(parents=True)
+    with files.locked(shop.repository.root / ".0123.lock"):
+        shop.repository.collect(keep=0)
+        assert unfinished.exists()
+    shop.repository.collect(keep=0)
+    assert not unfinished.exists()
+
+
+def test_no_promotion_is_lost_however_many_promote_at_once(shop: Shop) -> None:
+    versions = [shop.model(passed=True) for _ in range(4)]
+    failures: list[BaseException] = []
+
+    def promote(version: str) -> None:
+        try:
+            for _ in range(8):
+                try:
+                    Repository(shop.repository.root, shop.folder / "keys" / TRUSTED_FILE).promote(version, shop.key)
+                except ModelError as error:
+                    assert "serves already" in str(error)  # noqa: PT017
+                    shop.repository.rollback()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=promote, args=(version,)) for version in versions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not [failure for failure in failures if "no previous version" not in str(failure)]
+    pointer = shop.repository.pointer()
+    before = None
+    for change in pointer.changes:  # each change was made upon the one before it
+        assert change.what == "rollback" or change.serving != before
+        before = change.serving
+    assert len(pointer.changes) == 4 * 8 or failures
+    assert pointer.serving != pointer.previous
+
+
+_PROMOTER = """
+import sys
+from pathlib import Path
+from engines.repository.keys import read_signing_key
+from engines.repository.store import Repository
+root, keys, *versions = sys.argv[1:]
+repository = Repository(Path(root), Path(keys) / "trusted.pem")
+key = read_signing_key(Path(keys) / "signing.key")
+print("ready", flush=True)
+while True:
+    for version in versions:
+        if repository.pointer().serving != version:
+            repository.sign(version, key)
+            repository.promote(version, key)
+"""
+
+
+def test_a_promoter_killed_at_any_moment_leaves_a_repository_that_serves(shop: Shop) -> None:
+    versions = [shop.model(passed=True) for _ in range(2)]
+    command = [sys.executable, "-c", _PROMOTER, str(shop.repository.root), str(shop.folder / "keys"), *versions]
+    for turn in range(5):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            process.stdout.readline()
+            seen = shop.repository.token()
+            for _ in range(3 + 7 * turn):  # so many changes, and then at once
+                while (token := shop.repository.token()) == seen:
+                    assert process.poll() is None
+                seen = token
+            process.send_signal(signal.SIGKILL)
+        pointer = shop.repository.pointer()
+        assert pointer.serving in versions
+        for version in versions:
+            assert isinstance(shop.repository.open(version, features=FEATURES), Artifact)
+        other = next(version for version in versions if version != pointer.serving)
+        assert shop.repository.promote(other, shop.key).serving == other  # the dead one's lock is gone
+    shop.repository.collect(keep=0)
+    assert {path.name for path in shop.repository.root.iterdir()} >= {*versions, "pointer.json"}
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+from engines.model import ModelError
+from engines.repository.keys import read_signing_key
+from engines.repository.store import Repository
+root, keys, step, what = sys.argv[1:]
+repository = Repository(Path(root), Path(keys) / "trusted.pem")
+key = read_signing_key(Path(keys) / "signing.key")
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+try:
+    repository.add(Path(what)) if step == "add" else repository.promote(what, key)
+except ModelError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.parametrize("step", ["add", "promote"])
+def test_a_disk_that_takes_no_more_leaves_everything_as_it_was(shop: Shop, step: str) -> None:
+    serving, other = shop.model(passed=True), shop.model(passed=True)
+    shop.repository.promote(serving, shop.key)
+    before = {path: path.stat().st_mtime_ns for path in shop.repository.root.rglob("*") if path.name != ".lock"}
+    source = small_models.write(shop.folder / "third", small_models.artifact(value_scale=9.0))
+    command = [sys.executable, "-c", _FULL, str(shop.repository.root), str(shop.folder / "keys"), step]
+    done = subprocess.run(
+        [*command, str(source) if step == "add" else other], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "cannot be written to (File too large)" in done.stderr
+    assert "Nothing was changed." in done.stderr
+    after = {path: path.stat().st_mtime_ns for path in shop.repository.root.rglob("*") if path.name != ".lock"}
+    changed = {path for path in before if path.is_file() and before[path] != after.get(path)}
+    assert not changed
+    assert set(after) == set(before)
+    assert shop.repository.pointer().serving == serving
+
+
+def test_a_repository_that_cannot_be_written_says_so(shop: Shop, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        (tmp_path / "file").touch()
+        root = tmp_path / "file" / "engines"
+    else:
+        root = Path("/proc/engines")
+    source = small_models.write(tmp_path / "m", small_models.artifact())
+    with pytest.raises(ModelError, match="Name a writable folder with --repository"):
+        Repository(root).add(source)
