@@ -39,6 +39,7 @@ from features.store import Checkpoint, Claim, StaleClaim, StoreUnavailable, Torn
 _HERE = Path(__file__).parent
 _ROOM_TTL_S = 2 * 86_400  # a broadcast and its longest window, with room to spare
 _ROOMS_PER_CALL = 500
+_KEYS_PER_CALL = 1_000
 _TORN = b"torn"  # in place of the offset, while a script writes rows
 _REFUSALS = (RedisError, RedisClusterException)  # the second is none of the first: nobody tells who holds a slot
 _T = TypeVar("_T")
@@ -56,6 +57,7 @@ class RedisStore:
         self._scope = f"{xxhash.xxh32_hexdigest(f'{group}/{topic}'.encode())}{fingerprint[:6]}"
         self._ttl_s = ttl_s
         self._claim = _Script(client, _HERE / "claim.lua")
+        self._clear = _Script(client, _HERE / "clear.lua")
         self._load = _Script(client, _HERE / "load.lua")
         self._checkpoint = _Script(client, _HERE / "checkpoint.lua")
         self._publish = _Script(client, _HERE / "share.lua")
@@ -74,6 +76,20 @@ class RedisStore:
                 f"mend the cause, delete the keys ts:{{{self._scope}.{partition}}}:* and restart: the rows are rebuilt."
             )
         return Claim(int(reply[1]), int(reply[2]) if reply[2] else None)
+
+    async def clear(self, partition: int, epoch: int) -> None:
+        """See Store. Goes through all keys of the server, which takes a second for each million or so."""
+        await _served(self._clear_all(self._meta(partition), epoch))
+
+    async def _clear_all(self, meta: str, epoch: int) -> None:
+        some: list[str] = []
+        async for key in self._client.scan_iter(meta.removesuffix("meta") + "[vr]:*", count=_KEYS_PER_CALL):
+            some.append(key.decode())
+            if len(some) == _KEYS_PER_CALL:
+                await self._clear([meta, *some], [epoch])
+                some.clear()
+        if some:
+            await self._clear([meta, *some], [epoch])
 
     async def load(self, keys: Sequence[RowKey]) -> list[bytes | None]:
         """See Store. One command for each partition among the keys, all of them in one round trip."""

@@ -67,6 +67,10 @@ class Store(Protocol):
         """Become the partition's owner. Raises StaleClaim when a later generation was here first, TornState."""
         ...
 
+    async def clear(self, partition: int, epoch: int) -> None:
+        """Delete the partition's rows, unless somebody else has claimed it since: before they are rebuilt."""
+        ...
+
     async def load(self, keys: Sequence[RowKey]) -> list[bytes | None]:
         """Packed rows in the order of the keys; None for an entity never seen."""
         ...
@@ -111,6 +115,12 @@ class MemoryStore:
         held.epoch += 1
         held.generation = generation
         return Claim(held.epoch, held.offset)
+
+    async def clear(self, partition: int, epoch: int) -> None:
+        held = self._partitions.get(partition)
+        if held is not None and held.epoch == epoch:
+            held.viewers.clear()
+            held.rooms.clear()
 
     async def load(self, keys: Sequence[RowKey]) -> list[bytes | None]:
         blobs: list[bytes | None] = []

@@ -7,6 +7,7 @@ configuration says) from a store that was emptied (rebuild the rows from what Ka
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeVar
@@ -23,6 +24,7 @@ _T = TypeVar("_T")
 _RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # waits between attempts at a claim; the last one repeats
 _COMMIT_S = 1.0
 _DRAIN_STEP_S = 0.05
+_SHARES_S = 0.5
 _NOTHING = Changes({}, {})
 _COLD = (-1, None)  # instead of epoch and offset: rows that no claim can go on with
 
@@ -85,6 +87,7 @@ class Ownership:
         self._committed: dict[int, int] = {}
         self._topic: Topic | None = None
         self._cut: Callable[[], None] = lambda: None
+        self._publish_shares: Callable[[], Awaitable[None]] | None = None
         self._forgetting: asyncio.Task[None] | None = None  # held, or it might be collected before it has run
 
     def attach(self, topic: Topic) -> None:
@@ -94,6 +97,10 @@ class Ownership:
     def attach_loop(self, cut: Callable[[], None]) -> None:
         """Say how to have all that was read made durable."""
         self._cut = cut
+
+    def attach_rooms(self, publish: Callable[[], Awaitable[None]]) -> None:
+        """Say how to tell other partitions about rooms. Without it they learn from the next owner, in time."""
+        self._publish_shares = publish
 
     @property
     def topic(self) -> Topic:
@@ -157,7 +164,10 @@ class Ownership:
             self._committed.update(offsets)
 
     async def drain(self, leases: Sequence[Lease], seconds: float) -> bool:
-        """Wait until all that was read of these is published and in the store. False if it took too long."""
+        """Wait until all that was read of these is published and in the store. False if it took too long.
+
+        The rooms' shares are published with it: a room that has no event at the next owner would stay as it was.
+        """
         try:
             async with asyncio.timeout(seconds):
                 while waiting := [lease for lease in leases if not lease.settled.is_set()]:
@@ -167,6 +177,10 @@ class Ownership:
                         await asyncio.wait_for(waiting[0].settled.wait(), _DRAIN_STEP_S)
         except TimeoutError:
             return False
+        if leases and self._publish_shares is not None:
+            with contextlib.suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(_SHARES_S):
+                    await self._publish_shares()
         return True
 
     def refused(self, lease: Lease, outcome: Written) -> None:
@@ -237,6 +251,9 @@ class Ownership:
             offset = self._begin(partition, claim, committed, bounds)
             if offset is None:
                 return
+            if claim.offset is None and committed is not None:
+                # Where the offset alone was lost, rows may have stayed: they must not be counted upon again.
+                await _patiently(functools.partial(self._store.clear, partition, claim.epoch), partition)
             self._committed.pop(partition, None)
             lease = Lease(partition, claim.epoch, claim.offset, publish_from=max(offset, committed or 0))
             async with self.steady:

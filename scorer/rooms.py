@@ -42,8 +42,7 @@ class RoomExchange:
         Some rooms at a time: the event loop has scores to see to in between.
         """
         active = self._engine.active_rooms()
-        while dirty := self._engine.take_dirty_shares(_SOME):
-            await self._publish(dirty)
+        await self.publish()
         rooms = sorted({room for _, room in active})
         for start in range(0, len(rooms), _SOME):
             some = rooms[start : start + _SOME]
@@ -55,6 +54,11 @@ class RoomExchange:
                     if room in shares
                 }
             )
+
+    async def publish(self) -> None:
+        """Publish the shares that changed. Raises StoreUnavailable; they count as changed then."""
+        while dirty := self._engine.take_dirty_shares(_SOME):
+            await self._publish(dirty)
 
     async def _publish(self, dirty: dict[int, dict[str, bytes]]) -> None:
         owned = set(self._owned())

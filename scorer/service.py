@@ -121,6 +121,7 @@ class Service:
         """Move records until `stop`, then drain. Raises what one of the parts failed with."""
         main = self._loop()
         self._ownership.attach_loop(main.cut)
+        self._ownership.attach_rooms(self._rooms.publish)
         moving = asyncio.create_task(main.run(stop), name="loop")
         helpers = [
             asyncio.create_task(self._rooms.run(), name="rooms"),

@@ -24,6 +24,9 @@ class TimedStore:
     async def claim(self, partition: int, generation: int, owner: str) -> Claim:
         return await self._timed("claim", self._store.claim(partition, generation, owner))
 
+    async def clear(self, partition: int, epoch: int) -> None:
+        await self._store.clear(partition, epoch)
+
     async def load(self, keys: Sequence[RowKey]) -> list[bytes | None]:
         return await self._timed("load", self._store.load(keys))
 

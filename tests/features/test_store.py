@@ -51,6 +51,22 @@ async def test_a_claim_of_an_older_generation_is_refused(store: Store) -> None:
         await store.claim(P, 5, "late")
 
 
+async def test_rows_are_cleared_by_their_owner_and_by_nobody_else(store: Store) -> None:
+    await store.claim(P, 1, "a")
+    many = {f"u{i}": viewer(b"row", s=b"pair") for i in range(1_200)}
+    await store.checkpoint(Checkpoint(P, 1, None, 10, changes(many, {"r": b"room"})))
+    await store.claim(P + 10, 1, "a")
+    await store.checkpoint(Checkpoint(P + 10, 1, None, 5, changes({"u0": viewer(b"another partition's")})))
+    await store.claim(P, 2, "b")
+    await store.clear(P, 1)
+    assert await rows(store, ("viewer", "u7"), ("room", "r")) == [b"row", b"room"]
+    await store.clear(P, 2)
+    gone = [*(("viewer", f"u{i}") for i in range(1_200)), ("pair", "u7", "s"), ("room", "r")]
+    assert await rows(store, *gone) == [None] * len(gone)
+    assert await store.load([RowKey(P + 10, "viewer", "u0")]) == [b"another partition's"]
+    assert await store.claim(P, 3, "c") == (3, 10)
+
+
 async def test_rows_come_back_as_written_in_the_order_asked_for(store: Store) -> None:
     await store.claim(P, 1, "a")
     written = changes({"u1": viewer(b"\x00u1", s1=b"u1/s1", s2=b"u1/s2"), "u2": viewer(b"u2")}, {"r1": b"room\xff"})

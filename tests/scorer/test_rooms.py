@@ -82,3 +82,26 @@ async def test_the_share_of_a_partition_that_is_not_ours_any_more_is_left_to_its
     assert await shares(store) == set()
     for member in members:
         await member.end()
+
+
+async def test_a_partition_handed_over_leaves_its_share_behind() -> None:
+    """The room may have no event at the next owner for long, and other partitions would go on with an old share."""
+    store = FaultyStore()
+    members, (first, _) = await two_members(store)
+    members[0].ownership.attach_rooms(first.publish)
+    await members[0].ownership.revoked([0])
+    assert await shares(store) == {0}
+    for member in members:
+        await member.end()
+
+
+async def test_a_store_that_is_away_does_not_hold_up_a_hand_over() -> None:
+    store = FaultyStore()
+    members, (first, _) = await two_members(store)
+    members[0].ownership.attach_rooms(first.publish)
+    store.away = True
+    await members[0].ownership.revoked([0])
+    assert 0 not in members[0].ownership.leases
+    store.away = False
+    for member in members:
+        await member.end()
