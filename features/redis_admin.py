@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from features.redis_store import connect
 
@@ -20,17 +21,25 @@ SETTINGS = (
     "hash-max-ziplist-value",  # before
 )
 
-# The commands that the store's scripts use, on one key of the same form as theirs.
-_SCRIPT = """
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
-redis.call('HMGET', KEYS[1], 'epoch')
-redis.call('EXPIRE', KEYS[1], 60)
-redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[1], ARGV[1], 'EX', 60)
-redis.call('GET', KEYS[1])
-redis.call('DEL', KEYS[1])
-return 1
-"""
+#: All that the store's user must be allowed, and nothing more: what follows `ACL SETUSER NAME`.
+RIGHTS = (
+    *("~ts:*", "+ping", "+hello", "+select", "+cluster|slots", "+eval", "+evalsha"),
+    *("+hget", "+hmget", "+hset", "+hgetall", "+set", "+get", "+del", "+unlink", "+expire", "+scan"),
+)
+
+# By right, a call that takes it, on a key of the form of the store's; in this order nothing of it stays.
+_CALLS = {
+    "+hset": "'HSET', KEYS[1], 'epoch', '1'",
+    "+hget": "'HGET', KEYS[1], 'epoch'",
+    "+hmget": "'HMGET', KEYS[1], 'epoch'",
+    "+hgetall": "'HGETALL', KEYS[1]",
+    "+expire": "'EXPIRE', KEYS[1], 60",
+    "+set": "'SET', KEYS[1], '1', 'EX', 60",
+    "+get": "'GET', KEYS[1]",
+    "+del": "'DEL', KEYS[1]",
+    "+unlink": "'UNLINK', KEYS[1]",
+    "+scan": "'SCAN', '0', 'MATCH', KEYS[1], 'COUNT', '1'",
+}
 
 
 class RedisAccessError(Exception):
@@ -46,10 +55,14 @@ class Node(NamedTuple):
 
 
 class Deployment(NamedTuple):
-    """What was seen. `denied` is what Redis said when it refused a command that the store needs, else empty."""
+    """What was seen. `missing` are those of RIGHTS that our user lacks.
+
+    `denied` is what Redis said when it refused a command of the store's for another reason, else empty.
+    """
 
     nodes: Sequence[Node]
     denied: str
+    missing: Sequence[str] = ()
 
 
 async def look(
@@ -68,8 +81,9 @@ async def look(
         if cluster:
             places = [{"target_nodes": node} for node in client.get_primaries()]
         nodes = [await _node(client, place) for place in places]
-        return Deployment(nodes, await _denied(client))
-    except (RedisError, OSError) as error:
+        missing, denied = await _refused(client)
+        return Deployment(nodes, denied, missing)
+    except (RedisError, RedisClusterException, OSError) as error:
         raise RedisAccessError(str(error) or type(error).__name__) from error
     finally:
         await client.aclose()
@@ -91,17 +105,36 @@ async def _node(client: Any, place: dict[str, Any]) -> Node:
     return Node(name, info.get("redis_version"), {_text(key): _text(value) for key, value in found.items()})
 
 
-async def _denied(client: Any) -> str:
+async def _refused(client: Any) -> tuple[list[str], str]:
+    """The rights that our user lacks, and what else Redis says to the store's commands."""
     key = f"ts:{{check}}:{uuid.uuid4().hex}"
+    missing: list[str] = []
+    for right, call in _CALLS.items():
+        script = f"return redis.call({call})"
+        try:
+            await client.eval(script, 1, key)
+        except NoPermissionError as error:
+            lacking = _lacking(error, "+eval")
+        except ResponseError as error:
+            if "user executing the script" not in str(error):
+                return missing, str(error)
+            lacking = _lacking(error, right)
+        else:
+            continue
+        missing.append(lacking)
+        if lacking != right:
+            return missing, ""  # nothing can be tried without
     try:
-        await client.eval(_SCRIPT, 1, key, "1")
-        await client.hset(key, "0", b"1")
-        await client.expire(key, 60)
-        await client.hgetall(key)
-        await client.eval("return redis.call('DEL', KEYS[1])", 1, key)
-    except ResponseError as error:
-        return str(error)
-    return ""
+        await client.evalsha(hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest(), 1, key)
+    except NoPermissionError:
+        missing.append("+evalsha")
+    except NoScriptError:  # another node's: the right is there
+        pass
+    return missing, ""
+
+
+def _lacking(error: ResponseError, right: str) -> str:
+    return "~ts:*" if "key" in str(error) else right
 
 
 def _text(value: object) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
@@ -48,12 +47,9 @@ class Producer:
 
     async def __aenter__(self) -> Self:
         """Connect. Raises KafkaAccessError."""
-        try:
-            self._producer = AIOKafkaProducer(
-                **options(self._config), enable_idempotence=True, max_batch_size=_BATCH_BYTES, linger_ms=0
-            )
-        except (OSError, ssl.SSLError) as error:
-            raise KafkaAccessError(f"A certificate or key cannot be used: {error}.") from error
+        self._producer = AIOKafkaProducer(
+            **options(self._config), enable_idempotence=True, max_batch_size=_BATCH_BYTES, linger_ms=0
+        )
         try:
             self.partitions = await _partitions(self._config, self._topic)
             await self._producer.start()
@@ -163,16 +159,13 @@ class Reader:
 
     async def __aenter__(self) -> Self:
         """Connect. Raises KafkaAccessError."""
-        try:
-            self._consumer = AIOKafkaConsumer(
-                **options(self._config),
-                group_id=None,
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                max_partition_fetch_bytes=4 * 1024 * 1024,
-            )
-        except (OSError, ssl.SSLError) as error:
-            raise KafkaAccessError(f"A certificate or key cannot be used: {error}.") from error
+        self._consumer = AIOKafkaConsumer(
+            **options(self._config),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+        )
         try:
             self._partitions = [
                 TopicPartition(self._topic, number) for number in range(await _partitions(self._config, self._topic))

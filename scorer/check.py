@@ -30,10 +30,7 @@ _PIPED_WIDTH: Final = 160
 _BATCH_BYTES: Final = 256 * 1024  # what the producer sends at once to one partition
 _DAY_MS: Final = 86_400_000
 _LISTPACK_BYTES: Final = 2048  # above the rows of a busy viewer
-ACL: Final = (
-    "ACL SETUSER NAME ~ts:* +ping +hello +select +cluster|slots +eval +evalsha +hmget +hset +hgetall +set +get +del "
-    "+expire"
-)
+ACL: Final = f"ACL SETUSER NAME {' '.join(redis_admin.RIGHTS)}"
 # First releases of each line without CVE-2025-49844: whoever may run a script may run code.
 _PATCHED: Final = ((6, 2, 20), (7, 2, 11), (7, 4, 6), (8, 0, 4), (8, 2, 2))
 
@@ -89,7 +86,7 @@ async def kafka(config: Kafka) -> list[Finding]:
             Finding(
                 "problem",
                 "Kafka",
-                f"No broker of {config.bootstrap} answers over {config.protocol} ({error}).",
+                f"No broker of {config.bootstrap} serves us over {config.protocol}. {error}",
                 "Check kafka.bootstrap, kafka.protocol, the user and password, the certificates, and the network.",
             )
         ]
@@ -174,10 +171,13 @@ def judge_group(config: Kafka, cluster: Cluster) -> Finding:
 
 def judge_commands(deployment: Deployment) -> Iterator[Finding]:
     """Judge that our user may, and Redis does, what the store asks for."""
+    if deployment.missing:
+        fix = f"ACL SETUSER NAME {' '.join(deployment.missing)}; all that it needs: {ACL}."
+        yield Finding("problem", "Redis commands", f"Our user lacks {', '.join(deployment.missing)}.", fix)
     if deployment.denied:
-        fix = f"If rights are missing: {ACL}."
+        fix = "See what is wrong with that server; state cannot be written to it."
         yield Finding("problem", "Redis commands", f"Refused: {deployment.denied.rstrip('.')}.", fix)
-    else:
+    if not (deployment.missing or deployment.denied):
         yield Finding("ok", "Redis commands", "Our user may run the store's commands.")
 
 

@@ -109,7 +109,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from engines.model import ModelError
     from features.store import StoreUnavailable
     from scorer import service
-    from scorer.kafka.client import Unreachable
+    from scorer.kafka.refusal import Unreachable
     from scorer.supervisor import TRY_LATER
     from scorer.watchdog import Stuck
 
@@ -119,7 +119,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise ConfigError(str(error)) from error
     except Unreachable as error:
         log.critical("%s", error)  # what happened outside needs no traceback
-        return TRY_LATER
+        return _USAGE if error.final else TRY_LATER  # a supervisor need not try again what only a person can mend
     except (OSError, StoreUnavailable, Stuck) as error:
         log.critical("%s", error)
         return _FAILURE

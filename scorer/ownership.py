@@ -73,6 +73,7 @@ class Ownership:
         self.leases: dict[int, Lease] = {}
         self.stopped: dict[int, Stopped] = {}
         self.claiming: dict[int, asyncio.Task[None]] = {}
+        self.obstacles: dict[int, str] = {}  # by partition being claimed: what its claim waits for
         self.rebalances = 0
         self.steady = asyncio.Lock()
         self._store = store
@@ -236,7 +237,7 @@ class Ownership:
     async def _take_over(self, partition: int) -> None:
         while True:
             try:
-                claim = await _patiently(
+                claim = await self._patiently(
                     lambda: self._store.claim(partition, self.topic.generation, self._owner), partition
                 )
             except StaleClaim as stale:
@@ -246,14 +247,14 @@ class Ownership:
                 )
                 self.stop(partition, Stopped("stale-claim", advice))
                 return
-            committed = await _patiently(lambda: self.topic.committed(partition), partition)
-            bounds = await _patiently(lambda: self.topic.bounds(partition), partition)
+            committed = await self._patiently(lambda: self.topic.committed(partition), partition)
+            bounds = await self._patiently(lambda: self.topic.bounds(partition), partition)
             offset = self._begin(partition, claim, committed, bounds)
             if offset is None:
                 return
             if claim.offset is None and committed is not None:
                 # Where the offset alone was lost, rows may have stayed: they must not be counted upon again.
-                await _patiently(functools.partial(self._store.clear, partition, claim.epoch), partition)
+                await self._patiently(functools.partial(self._store.clear, partition, claim.epoch), partition)
             self._committed.pop(partition, None)
             lease = Lease(partition, claim.epoch, claim.offset, publish_from=max(offset, committed or 0))
             async with self.steady:
@@ -322,7 +323,22 @@ class Ownership:
         """Write down where a partition without state begins, so that a crash before its first batch changes nothing."""
         write = Checkpoint(lease.partition, lease.epoch, None, offset, _NOTHING)
         lease.stored = offset
-        return await _patiently(lambda: self._store.checkpoint(write), lease.partition)
+        return await self._patiently(lambda: self._store.checkpoint(write), lease.partition)
+
+    async def _patiently(self, call: Callable[[], Awaitable[_T]], partition: int) -> _T:
+        """Call until the store, or Kafka, can serve; a revocation cancels it."""
+        attempt = 0
+        try:
+            while True:
+                try:
+                    return await call()
+                except (StoreUnavailable, KafkaUnavailable) as error:
+                    log.warning("Partition %d cannot be claimed yet: %s", partition, error)
+                    self.obstacles[partition] = str(error)
+                await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+                attempt += 1
+        finally:
+            self.obstacles.pop(partition, None)
 
     async def _forget(self, partitions: Collection[int]) -> None:
         """Free the rows of partitions that went elsewhere."""
@@ -330,18 +346,6 @@ class Ownership:
             for partition in partitions:
                 if partition not in self.leases and self._warm.pop(partition, None) is not None:
                     self._engine.forget(partition)
-
-
-async def _patiently(call: Callable[[], Awaitable[_T]], partition: int) -> _T:
-    """Call until the store, or Kafka, can serve; a revocation cancels it."""
-    attempt = 0
-    while True:
-        try:
-            return await call()
-        except (StoreUnavailable, KafkaUnavailable) as error:
-            log.warning("Partition %d cannot be claimed yet: %s", partition, error)
-        await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
-        attempt += 1
 
 
 def _list(partitions: Sequence[int]) -> str:

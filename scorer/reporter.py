@@ -40,4 +40,9 @@ class Reporter:
         for partition, stopped in ownership.stopped.items():
             self._health.stop_partition(partition, stopped.advice)
         self._stopped = set(ownership.stopped)
+        if ownership.obstacles:
+            partition, why = min(ownership.obstacles.items())
+            self._health.wait_for("A claim", f"of partition {partition}: {why}")
+        else:
+            self._health.resume("A claim")
         return sum(lags.values())

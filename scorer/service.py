@@ -25,6 +25,8 @@ from scorer.batcher import Batcher, ServiceTimes
 from scorer.checkpointer import Checkpointer
 from scorer.config import Config
 from scorer.health import Health
+from scorer.kafka.contact import Contact
+from scorer.kafka.refusal import refusal
 from scorer.kafka.sink import Sink
 from scorer.kafka.source import Source
 from scorer.lease import Lease
@@ -211,11 +213,12 @@ class Service:
     async def _report(self) -> None:
         reporter = Reporter(self._source, self._ownership, self._engine, self.metrics, self.health)
         watch = ProgressWatch(_PATIENCE_S)
+        contact = Contact(lambda: refusal(self._config.kafka), time.monotonic)
         while True:
             await asyncio.sleep(_REPORT_S)
             lag = reporter.report()
-            if self._sink.broken:
-                self.health.wait_for("Kafka", "no broker takes scores")
+            if (why := await contact.lost(self._sink.broken or self._source.cut_off)) is not None:
+                self.health.wait_for("Kafka", why)
             else:
                 self.health.resume("Kafka")
             # A restart brings nothing back that is away, and costs the rows in memory.

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError, for_code
 
-from scorer.config import Kafka
+from scorer.config import ConfigError, Kafka
 from scorer.kafka.client import options
+from scorer.kafka.refusal import refusal
 
 _ATTEMPTS: Final = 20  # to see the group
 _PAUSE_S: Final = 0.25
@@ -52,8 +52,8 @@ async def look(config: Kafka) -> Cluster:
     """Ask the cluster about our topics and our group; changes nothing. Raises KafkaAccessError."""
     try:
         client = AIOKafkaAdminClient(**options(config))
-    except (OSError, ssl.SSLError) as error:
-        raise KafkaAccessError(f"a certificate or key cannot be used: {error}") from error
+    except ConfigError as error:
+        raise KafkaAccessError(str(error)) from error
     # While it connects, the client logs each failure; the one that counts is raised.
     logger = logging.getLogger("aiokafka")
     level = logger.level
@@ -61,6 +61,8 @@ async def look(config: Kafka) -> Cluster:
     try:
         await client.start()
         return await _look(client, config)
+    except KafkaConnectionError as error:
+        raise KafkaAccessError((await refusal(config)).words) from error
     except (KafkaError, OSError, TimeoutError) as error:
         raise KafkaAccessError(f"{type(error).__name__}: {error}") from error
     finally:

@@ -23,11 +23,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerClosed
 
 from scorer.config import Kafka
-from scorer.kafka.client import REQUEST_TIMEOUT_MS, Unreachable, options
+from scorer.kafka.client import REQUEST_TIMEOUT_MS, options
+from scorer.kafka.refusal import refusal, unreachable
 
 log = logging.getLogger(__name__)
 
 _RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)  # waits between attempts to connect; the last one repeats
+_TOLD_EACH = 10  # attempts to connect between two words about why they fail
 _SILENCE_S = 2 * REQUEST_TIMEOUT_MS / 1000  # without an acknowledgement, after which a producer is taken for stuck
 
 
@@ -73,7 +75,7 @@ class Sink:
         try:
             self._producer = await self._new_producer()
         except KafkaError as error:
-            raise Unreachable(self._config, error) from error
+            raise await unreachable(self._config) from error
         self._repair = asyncio.create_task(self._keep_working(), name="sink-repair")
 
     async def stop(self, timeout_s: float) -> None:
@@ -166,8 +168,9 @@ class Sink:
         while True:
             try:
                 return await self._new_producer()
-            except KafkaError as error:
-                log.warning("No broker answers (%s); trying again.", error)
+            except KafkaError:
+                if attempt % _TOLD_EACH == 0:
+                    log.warning("No broker takes scores; trying again. %s", (await refusal(self._config)).words)
             await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
             attempt += 1
 

@@ -31,7 +31,8 @@ from aiokafka.errors import (
 )
 
 from scorer.config import Kafka
-from scorer.kafka.client import REBALANCE_TIMEOUT_MS, Unreachable, options
+from scorer.kafka.client import REBALANCE_TIMEOUT_MS, options
+from scorer.kafka.refusal import unreachable
 from scorer.record import Record
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class Source:
             await self._consumer.start()
         except KafkaError as error:
             await self._consumer.stop()
-            raise Unreachable(self._config, error) from error
+            raise await unreachable(self._config) from error
         except BaseException:
             await self._consumer.stop()
             raise
@@ -270,6 +271,11 @@ class Source:
     def generation(self) -> int:
         """The group's generation: a claim by an older one is refused. aiokafka keeps it private."""
         return int(getattr(self._consumer._coordinator, "generation", -1))
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the group's coordinator cannot be found or does not let us in. aiokafka asks for it for ever."""
+        return getattr(self._consumer._coordinator, "coordinator_id", 0) is None
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)

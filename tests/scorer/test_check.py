@@ -173,7 +173,7 @@ async def test_nothing_there_is_a_problem_each_and_exit_status_1(tmp_path: Path)
     assert await check.run(config, Console(file=output)) == 1
     shown = output.getvalue()
     assert shown.count("problem") == 3
-    for words in ("There is no model in", "No broker of 127.0.0.1:1 answers", "does not serve us", "redis.url"):
+    for words in ("There is no model in", "is not listened on", "does not serve us", "redis.url"):
         assert words in shown
 
 
@@ -202,7 +202,7 @@ async def test_a_user_with_the_advised_rights_is_enough_and_one_with_less_is_tol
     client: Any = Client.from_url(redis_url)
     rights = check.ACL.split(" NAME ")[1].split()
     await client.execute_command("ACL", "SETUSER", "check-enough", "reset", "on", ">secret", *rights)
-    await client.execute_command("ACL", "SETUSER", "check-less", "reset", "on", ">secret", *rights, "-expire")
+    await client.execute_command("ACL", "SETUSER", "check-less", "reset", "on", ">secret", *rights, "-expire", "-hset")
     try:
         enough = await check.redis(Redis(url=redis_url, username="check-enough", password=Secret("secret")))
         less = await check.redis(Redis(url=redis_url, username="check-less", password=Secret("secret")))
@@ -214,7 +214,8 @@ async def test_a_user_with_the_advised_rights_is_enough_and_one_with_less_is_tol
     assert any("may not read" in finding.seen for finding in enough), "CONFIG and INFO are not among the rights"
     (denied,) = (finding for finding in less if finding.level == "problem")
     assert denied.what == "Redis commands"
-    assert "+expire" in denied.fix
+    assert "lacks +hset, +expire." in denied.seen
+    assert "ACL SETUSER NAME +hset +expire;" in denied.fix
     (refused,) = wrong
     assert refused.level == "problem"
     assert "secret" not in refused.seen + refused.fix

@@ -71,9 +71,11 @@ async def test_nothing_is_read_before_the_claim_is_done() -> None:
     for _ in range(100):
         await asyncio.sleep(0)
     assert (member.source.position, member.ownership.leases) == ({}, {})
+    assert list(member.ownership.obstacles) == [0], "and the probe can say why"
     member.store.away = False
     await claimed(member.ownership)
     assert member.source.position == {0: 0}
+    assert not member.ownership.obstacles
 
 
 async def test_a_claim_survives_that_kafka_is_away_for_a_moment() -> None:

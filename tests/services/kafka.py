@@ -85,7 +85,8 @@ class Broker:
     """One node, broker and controller, with its files in `folder`; restarts find ports and data again.
 
     `settings` are laid over everything else, so that a test may add listeners, or make this node one of three
-    (`node.id`, `controller.quorum.voters`, the replication factors, the same `cluster` for all).
+    (`node.id`, `controller.quorum.voters`, the replication factors, the same `cluster` for all). `users` are names and
+    passwords for SASL/SCRAM-SHA-512, known from the first start on.
     """
 
     def __init__(
@@ -95,12 +96,14 @@ class Broker:
         settings: Mapping[str, str] | None = None,
         jvm: tuple[str, ...] = QUICK,
         cluster: str = "",
+        users: Mapping[str, str] | None = None,
     ) -> None:
         """Nothing runs yet. `cluster` is the id that nodes of one cluster share, made up when empty."""
         self.folder = folder
         self.port, self.controller_port = free_port(), free_port()
         self.cluster = cluster or base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
         self.jvm = jvm
+        self.users = users or {}
         self.settings = {
             **SETTINGS,
             "node.id": "1",
@@ -141,6 +144,8 @@ class Broker:
         tool = self.java("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format")
         # As one word: an id may begin with a hyphen.
         arguments = [f"--cluster-id={self.cluster}", "-c", str(properties)]
+        for name, password in self.users.items():
+            arguments += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
         done = subprocess.run([*tool, *arguments], capture_output=True, text=True)
         if done.returncode:
             raise ChildError(f"Kafka's storage could not be formatted: {(done.stdout + done.stderr).strip()[-2000:]}")

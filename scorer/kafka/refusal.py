@@ -1,0 +1,126 @@
+"""Why no broker serves us, in words: the client library says only that none does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import Final, NamedTuple
+
+from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
+from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from aiokafka.protocol.metadata import MetadataRequest
+
+from scorer.config import Kafka
+from scorer.kafka.client import options
+
+__all__ = ["Refusal", "Unreachable", "refusal", "unreachable"]
+
+_PATIENCE_S: Final = 3.0  # for one broker; we have waited for it before
+
+# OpenSSL's numbers for what is wrong with a certificate (x509_vfy.h).
+_NOT_YET, _EXPIRED, _HOSTNAME, _ADDRESS = 9, 10, 62, 64
+
+
+class Refusal(NamedTuple):
+    """What each broker did when it was asked by itself. `final`: they are there, and waiting will not change it."""
+
+    words: str
+    final: bool
+
+
+class Unreachable(Exception):
+    """No broker serves us; the message says why."""
+
+    def __init__(self, why: Refusal) -> None:
+        super().__init__(f"Kafka does not serve us. {why.words}")
+        self.final = why.final
+
+
+async def unreachable(config: Kafka) -> Unreachable:
+    """Find out why, after a client could not connect."""
+    return Unreachable(await refusal(config))
+
+
+async def refusal(config: Kafka) -> Refusal:
+    """Ask every broker of `kafka.bootstrap` once more, by itself, and tell what happens."""
+    hosts = collect_hosts(config.bootstrap, randomize=False)
+    found = await asyncio.gather(*(_ask(config, host, port) for host, port, _ in hosts))
+    return Refusal(" ".join(words for words, _ in found), any(final for _, final in found))
+
+
+async def _ask(config: Kafka, host: str, port: int) -> tuple[str, bool]:
+    where = f"{host}:{port}"
+    connection: AIOKafkaConnection | None = None
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            connection = await create_conn(host, port, **_connection(config))
+            await connection.send(MetadataRequest([]))
+    except (KafkaError, OSError, TimeoutError) as error:
+        words, final = _words(config, error)
+        return f"{where} {words}.", final
+    finally:
+        if connection is not None:
+            connection.close()
+    return f"{where} serves us now.", False
+
+
+def _connection(config: Kafka) -> dict[str, object]:
+    wanted = ("ssl_context", "security_protocol", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password")
+    return {name: value for name, value in options(config).items() if name in wanted}
+
+
+def _words(config: Kafka, error: Exception) -> tuple[str, bool]:
+    """What a person should read after the broker's address, and whether it is final."""
+    cause = error.__cause__ if isinstance(error, KafkaError) and error.__cause__ else error
+    match cause:
+        case ssl.SSLCertVerificationError():
+            return _certificate(cause), True
+        case ssl.SSLError() if "ALERT" in (cause.reason or ""):
+            return _alert(config, cause), True
+        case ssl.SSLError():
+            return (
+                f"does not speak TLS there ({cause.reason or cause}): kafka.protocol {config.protocol} wants the "
+                "port of a TLS listener"
+            ), True
+        case SaslAuthenticationFailed():
+            return (
+                f"refuses user {config.username} ({cause}): look at kafka.username, the password and kafka.mechanism"
+            ), True
+        case UnsupportedSaslMechanismError():
+            return f"does not know kafka.mechanism {config.mechanism} ({cause})", True
+        case socket.gaierror():
+            return "is a name that cannot be resolved: look at kafka.bootstrap", False
+        case TimeoutError():
+            return f"says nothing for {_PATIENCE_S:.0f} s: it is overloaded, or speaks another kafka.protocol", False
+        case ConnectionRefusedError():
+            return "is not listened on: no broker runs there, or kafka.bootstrap names the wrong port", False
+        case EOFError() | ConnectionError():
+            return (
+                f"closes the connection at our first words: its listener there speaks another kafka.protocol than "
+                f"{config.protocol}, or wants another user"
+            ), False
+    return f"cannot be used ({type(error).__name__}: {error})", False
+
+
+def _certificate(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code == _EXPIRED:
+        return "shows a certificate that has expired: renew it on the broker (or mend the clock of this machine)"
+    if error.verify_code == _NOT_YET:
+        return "shows a certificate that is not valid yet: mend the clock of the broker or of this machine"
+    if error.verify_code in (_HOSTNAME, _ADDRESS):
+        return f"shows a certificate for another name ({error.verify_message}): use a name that is in it"
+    return (
+        f"shows a certificate that we do not trust ({error.verify_message}): kafka.cafile must hold the authority that "
+        "signed it"
+    )
+
+
+def _alert(config: Kafka, error: ssl.SSLError) -> str:
+    told = (error.reason or "").partition("ALERT_")[2].replace("_", " ").lower()
+    if config.certfile is None:
+        return f"wants to know who we are ({told}): set kafka.certfile and kafka.keyfile"
+    return (
+        f"does not accept our certificate ({told}): kafka.certfile must be valid now and signed by an authority that "
+        "the broker trusts"
+    )
