@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from queue import SimpleQueue
-from typing import NamedTuple, Protocol
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +23,21 @@ class _Job(NamedTuple):
     features: NDArray[np.float32]
     history: NDArray[np.float32]
     future: asyncio.Future[Scores]
+
+
+@runtime_checkable
+class Pipelined(Protocol):
+    """A model that can be given a batch before it has answered the one before, as one on a GPU can."""
+
+    @property
+    def depth(self) -> int:
+        """Batches that may be launched and not yet collected."""
+
+    def launch(self, features: NDArray[np.float32], history: NDArray[np.float32]) -> object:
+        """Start a batch, shapes as in `Model.infer`, and return its ticket."""
+
+    def collect(self, ticket: Any) -> Scores:
+        """Wait for the batch launched first and return its scores."""
 
 
 class Worker(Protocol):
@@ -105,17 +124,40 @@ class ModelWorker:
         self._thread.join(_CLOSE_S)
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            outcome: Scores | Exception
-            try:
-                outcome = self.model.infer(job.features, job.history)
-            except Exception as error:
-                outcome = error
-            try:
-                self._loop.call_soon_threadsafe(self._deliver, job.future, outcome)
-            except RuntimeError:  # the loop is closed: nobody waits for this batch or a later one
-                break
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for this batch or a later one
+            if isinstance(self.model, Pipelined):
+                self._overlap(self.model)
+            else:
+                while (job := self._jobs.get()) is not None:
+                    self._answer(job, partial(self.model.infer, job.features, job.history))
         self.model.close()
+
+    def _overlap(self, model: Pipelined) -> None:
+        """Launch a batch, and those that wait already, before waiting for it: up to as many as the model takes."""
+        running: deque[tuple[_Job, object]] = deque()
+        last = False
+        while running or not last:
+            job = None
+            if not last and len(running) < model.depth:
+                with contextlib.suppress(Empty):
+                    job = self._jobs.get(block=not running)
+                    last = job is None
+            if job is not None:
+                try:
+                    running.append((job, model.launch(job.features, job.history)))
+                except Exception as error:
+                    self._loop.call_soon_threadsafe(self._deliver, job.future, error)
+            elif running:
+                done, ticket = running.popleft()
+                self._answer(done, partial(model.collect, ticket))
+
+    def _answer(self, job: _Job, call: Callable[[], Scores]) -> None:
+        outcome: Scores | Exception
+        try:
+            outcome = call()
+        except Exception as error:
+            outcome = error
+        self._loop.call_soon_threadsafe(self._deliver, job.future, outcome)
 
     def _deliver(self, future: asyncio.Future[Scores], outcome: Scores | Exception) -> None:
         self._in_flight -= 1

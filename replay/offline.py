@@ -31,6 +31,7 @@ from replay.kafka import key_partition
 from replay.recording import Recording, RecordingError
 from replay.scores import About, ScoreWriter
 from scorer.batcher import Portion
+from scorer.lanes import Lane, Lanes
 from scorer.lease import Lease
 from scorer.pipeline import Pipeline, Topics, Work
 from scorer.record import Record
@@ -72,12 +73,11 @@ class Offline:
         self._pipeline = Pipeline(
             self._engine,
             self.store,
-            ladder,
+            Lanes(Lane("", ladder)),
             Topics("events", "scores", "dlq"),
             score_on=None,
             deadline_ms=0,
             fingerprint=fingerprint(),
-            arm="",
             clock=lambda: perf_counter() * 1000,  # only tells how long the stages took
             patiently=_at_once,
         )
@@ -91,7 +91,8 @@ class Offline:
     async def run(self, recording: Recording) -> AsyncIterator[tuple[Work, Answer | None]]:
         """Score a recording; yields each batch with its answer, which is None if it has nothing to score."""
         async for work in self._read(recording):
-            answer = await self._pipeline.infer(work)
+            parts = await self._pipeline.infer(work)
+            answer = parts[0].answer if parts else None
             self.counts.update(work.counts, scored=len(work.to_score), rejected=len(work.rejects))
             for stage, seconds in work.stages.items():
                 self.seconds[stage] += seconds

@@ -23,6 +23,7 @@ __all__ = [
     "Batching",
     "Config",
     "ConfigError",
+    "Experiment",
     "Features",
     "Kafka",
     "Model",
@@ -159,8 +160,109 @@ class Model(msgspec.Struct, frozen=True):
 
     path: Annotated[
         Path | None,
-        Meta(description="Folder of the model and its manifest; default: the one that ships."),
+        Meta(
+            description="Folder of the model that serves on the CPU while no version of the repository does; default: "
+            "the one that ships."
+        ),
     ] = None
+    repository: Annotated[
+        Path | None,
+        Meta(description="Folder that `tipstream-engine` keeps versions in; the one promoted there is followed."),
+    ] = None
+    trusted_keys: Annotated[
+        Path | None, Meta(description="File of public keys (PEM); a version must be signed by one of them to serve.")
+    ] = None
+    backend: Annotated[
+        Literal["auto", "cpu", "tensorrt"],
+        Meta(
+            description="What runs an engine: TensorRT, or ONNX Runtime on the `cpu`; `auto`: TensorRT where there is "
+            "a GPU, `tensorrt`: do not start without one."
+        ),
+    ] = "auto"
+    device: Annotated[
+        str, Meta(description="The GPU by number or UUID, or a MIG instance by UUID; default: the first.")
+    ] = ""
+    second: Annotated[
+        str,
+        Meta(
+            description="Version that answers when the serving one cannot: a lighter engine, or the FP16 one beside "
+            "INT8."
+        ),
+    ] = ""
+    agreement: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="Least share of rows on which an INT8 engine must name the same tier as `second`, or that one "
+            "answers.",
+        ),
+    ] = 0.99
+    quota: Annotated[
+        int, Meta(ge=1, le=64, description="Batches of one model on the GPU, or waiting for it, at once.")
+    ] = 2
+    follow_ms: Annotated[
+        int, Meta(ge=10, le=60_000, description="How often the repository is asked which version is to serve.")
+    ] = 250
+    build: Annotated[
+        Literal["off", "fp32", "fp16"],
+        Meta(
+            description="When no version can serve on this GPU: build the model in `path` in this precision, judge it "
+            "on `traffic`, sign it with `signing_key` and promote it if it passes."
+        ),
+    ] = "off"
+    traffic: Annotated[Path | None, Meta(description="Recorded traffic that a build is judged on.")] = None
+    signing_key: Annotated[Path | None, Meta(description="Private key (PEM) that signs a build that passed.")] = None
+
+    def __post_init__(self) -> None:
+        if self.repository is not None and self.trusted_keys is None:
+            raise ConfigError(
+                "model.repository needs model.trusted_keys: a plan is executable code, so only signed versions serve. "
+                "`tipstream-engine keys` makes a pair of keys."
+            )
+        if self.repository is None and (self.second or self.build != "off"):
+            raise ConfigError("model.second and model.build do nothing without model.repository: set it.")
+        if self.build != "off" and (self.traffic is None or self.signing_key is None):
+            raise ConfigError(
+                "model.build needs model.traffic, to judge what it built, and model.signing_key, to sign it. Set both, "
+                "or build and promote by hand with `tipstream-engine`."
+            )
+
+
+class Experiment(msgspec.Struct, frozen=True):
+    """Other models beside the one that serves. A model is a version of the repository, or a folder of an ONNX model."""
+
+    challenger: Annotated[str, Meta(description="Model whose scores a share of the viewers gets.")] = ""
+    arm: Annotated[Text, Meta(description="What those scores say as `arm`; the others say `default`.")] = "challenger"
+    share: Annotated[float, Meta(ge=0, le=1, description="Share of the viewers that the challenger gets.")] = 0.0
+    salt: Annotated[
+        str, Meta(description="Changes which viewers they are; the same for as long as an experiment runs.")
+    ] = ""
+    shadow: Annotated[
+        str, Meta(description="Model that scores as well and is only compared: nothing of it is published.")
+    ] = ""
+    route_by: Annotated[
+        Literal["category", "platform", "region", "type"],
+        Meta(description="Field of the event that chooses among `routes`."),
+    ] = "category"
+    routes: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Models of their own: `value=model` for each value of the field; the rest takes the main one."
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.challenger) != (self.share > 0):
+            raise ConfigError("experiment.challenger and experiment.share belong together: set both, or neither.")
+        for route in self.routes:
+            value, equals, model = route.partition("=")
+            if not (value and equals and model):
+                raise ConfigError(
+                    f"experiment.routes has {route!r}: write value=model, such as music=var/models/music."
+                )
+        if len({route.partition("=")[0] for route in self.routes}) < len(self.routes):
+            raise ConfigError("experiment.routes names a value twice: each value has one model.")
 
 
 class Batching(msgspec.Struct, frozen=True):
@@ -226,6 +328,7 @@ class Config(msgspec.Struct, frozen=True):
     kafka: Kafka = Kafka()
     redis: Redis = Redis()
     model: Model = Model()
+    experiment: Experiment = Experiment()
     batching: Batching = Batching()
     features: Features = Features()
     state: State = State()

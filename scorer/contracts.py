@@ -56,12 +56,12 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     cold_start: Annotated[bool, Meta(description="The viewer was not known before this event.")]
     mode: Annotated[
         Literal["full", "fallback", "prior"],
-        Meta(description="What scored: the full model, a lighter one, or tip history alone."),
+        Meta(description="What scored: the serving model, another one in its place, or tip history alone."),
     ]
     model: Annotated[Text, Meta(description="Name and version of the model.")]
     engine: Annotated[Text, Meta(description="What ran it.")]
     features: Annotated[Text, Meta(description="Fingerprint of the feature catalogue.")]
-    arm: Annotated[str, Meta(description="Arm of the experiment that the viewer is in.")]
+    arm: Annotated[str, Meta(description="Arm of the experiment that the viewer is in; `default` where there is none.")]
     late: Annotated[bool, Meta(description="Published after the deadline (`batching.publish_late`).")] = False
     latency_us: Annotated[
         dict[str, int],

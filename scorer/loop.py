@@ -169,7 +169,7 @@ class Loop:
     async def _finish(self, work: Work, previous: "asyncio.Task[None] | None") -> None:
         """Score and publish; done once this and all before it are acknowledged."""
         try:
-            published, mode = await self._pipeline.score(work, self._sink.publish)
+            published, modes = await self._pipeline.score(work, self._sink.publish)
             handed_ms = self._clock()
             await published
             acknowledged_ms = self._clock()
@@ -182,7 +182,7 @@ class Loop:
         if rows:
             self._batcher.times.observe(rows, acknowledged_ms - work.taken_ms)
         bucket = self._batcher.times.bucket(rows)
-        self._metrics.observe(self._pipeline.statistics(work, mode, bucket, acknowledged_ms))
+        self._metrics.observe(self._pipeline.statistics(work, modes, bucket, acknowledged_ms))
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._slots.release()

@@ -31,6 +31,7 @@ LATENCY: Final = tuple(
 SHORT: Final = tuple(
     ms / 1000 for ms in (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 5, 7.5, 10, 15, 20, 30, 50, 100, 500)
 )
+DIFFERENCES: Final = (1e-6, 1e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 NOTHING: Final[NDArray[np.float64]] = np.empty(0)
 
@@ -139,8 +140,33 @@ class Metrics(Collector):
         )
         self.loop_lag = Histogram("tipstream_loop_lag_seconds", "How late the event loop woke for its tick.", SHORT)
         self.model = Gauge(
-            "tipstream_model_info", "1 for the model that scores.", "model", "engine", "features", "version"
+            "tipstream_model_info", "1 for a model that scores.", "model", "engine", "features", "version"
         )
+        self.model_failures = Counter(
+            "tipstream_model_failures", "Batches that a model did not answer as it should.", "engine", "reason"
+        )
+        self.breakers = Gauge(
+            "tipstream_breaker_open", "1 for a model that is not asked for scores after failures, but tried.", "engine"
+        )
+        self.agreement = Gauge(
+            "tipstream_agreement_ratio", "Rows on which an INT8 engine names the tier of the engine below it.", "engine"
+        )
+        self.swaps = Counter("tipstream_model_swaps", "Times that another version began to serve.")
+        self.refused = Gauge("tipstream_model_refused", "1 while the version that was promoted cannot be loaded here.")
+        self.shadow_rows = Counter(
+            "tipstream_shadow_rows", "Rows for the shadow model, by what became of them.", "outcome"
+        )
+        self.shadow_flips = Counter("tipstream_shadow_flips", "Rows that the shadow model puts in another tier.")
+        self.shadow_difference = Histogram(
+            "tipstream_shadow_difference", "Difference of a row's probability between shadow and score.", DIFFERENCES
+        )
+        self.gpu_utilisation = Gauge(
+            "tipstream_gpu_utilisation_ratio", "Share of the last sampling period with a kernel running.", "gpu"
+        )
+        self.gpu_memory = Gauge("tipstream_gpu_memory_bytes", "Memory in use, by whatever process.", "gpu")
+        self.gpu_temperature = Gauge("tipstream_gpu_temperature_celsius", "Of the chip.", "gpu")
+        self.gpu_power = Gauge("tipstream_gpu_power_watts", "Power drawn, averaged by the driver.", "gpu")
+        self.gpu_energy = Counter("tipstream_gpu_energy_joules", "Energy used since the service looks.", "gpu")
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)

@@ -8,20 +8,21 @@ the rows that the one before it left. `Pipeline.score` does the rest, and may ov
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.ladder import Answer, Ladder
+from engines.ladder import Mode
 from features.engine import Batch, Changes, FeatureEngine
 from features.events import Event, Reject, decode
 from features.kernel import CLAMPED, COLD_START, FRESH, LATE, UNMATCHED
 from features.store import Store
 from scorer.batcher import Portion
 from scorer.kafka.sink import Message, Outgoing
+from scorer.lanes import Lanes, Part
 from scorer.lease import Lease
 from scorer.metrics import BatchStats, Stage
 from scorer.record import Record
@@ -84,30 +85,26 @@ class Pipeline:
         self,
         engine: FeatureEngine,
         store: Store,
-        ladder: Ladder,
+        lanes: Lanes,
         topics: Topics,
         *,
         score_on: Collection[str] | None,
         deadline_ms: float,
         fingerprint: str,
-        arm: str,
         clock: Callable[[], float],
         patiently: Callable[[Callable[[], Awaitable[list[bytes | None]]]], Awaitable[list[bytes | None]]],
     ) -> None:
         self._engine = engine
         self._store = store
-        self._ladder = ladder
+        self._lanes = lanes
         self._topics = topics
         self._score_on = score_on
         self._deadline_ms = deadline_ms
         self._fingerprint = fingerprint
-        self._arm = arm
         self._clock = clock
         self._patiently = patiently
         self._uncut: dict[Lease, list[Batch]] = {}  # computed since the last cut
-        self._one_at_a_time = (
-            asyncio.Lock()
-        )  # batches are scored, and handed to the sink, in the order of their reading
+        self._handed: asyncio.Future[None] | None = None  # done once the batch read last is with the sink
 
     async def read(self, portions: Sequence[Portion]) -> Work:
         """Decode, update state, compute features. Batches must be read one after another, in order."""
@@ -198,36 +195,62 @@ class Pipeline:
 
     async def score(
         self, work: Work, publish: Callable[[Sequence[Outgoing]], Awaitable[_T]]
-    ) -> tuple[Awaitable[_T], str]:
-        """Score what is to be scored and hand it to `publish`, in the order of reading.
+    ) -> tuple[Awaitable[_T], Counter[Mode]]:
+        """Score what is to be scored and hand it to `publish`, in the order of calls; scoring itself may overlap.
 
-        Returns what `publish` returned, to be awaited, and the mode of the scores.
+        Returns what `publish` returned, to be awaited, and how many scores are of which mode. A batch that fails
+        fails those after it: a score must not be seen before one that belongs before it.
         """
-        async with self._one_at_a_time:
-            answer = await self.infer(work)
-            scored = [] if answer is None else self._messages(work, answer)
-            mode = "full" if answer is None else answer.mode
-            return asyncio.ensure_future(publish(self._outgoing(work, scored))), mode
+        before, handed = self._handed, asyncio.get_running_loop().create_future()
+        self._handed = handed
+        try:
+            parts = await self.infer(work)
+            if before is not None and not before.done():
+                await asyncio.wait([before])
+            if before is not None:
+                before.result()
+            publishing = asyncio.ensure_future(publish(self._outgoing(work, self._messages(work, parts))))
+        except BaseException as error:
+            handed.set_exception(error if isinstance(error, Exception) else RuntimeError("the batch was given up"))
+            handed.exception()  # seen: whoever comes next may not exist
+            raise
+        handed.set_result(None)
+        modes: Counter[Mode] = Counter()
+        for part in parts:
+            modes[part.answer.mode] += len(part.rows)
+        return publishing, modes
 
-    async def infer(self, work: Work) -> Answer | None:
-        """Ask the model about the events that get a score; rows in the order of `to_score`, None if there are none."""
+    async def infer(self, work: Work) -> list[Part]:
+        """Ask the models about the events that get a score; each part's rows count along `to_score`."""
         rows = work.to_score
         if not rows.size:
-            return None
+            return []
         everything = rows.size == len(work.events)
         started_ms = self._clock()
-        answer = await self._ladder.infer(
-            work.features if everything else work.features[rows], work.history if everything else work.history[rows]
+        parts = await self._lanes.infer(
+            work.events if everything else [work.events[i] for i in rows],
+            work.features if everything else work.features[rows],
+            work.history if everything else work.history[rows],
         )
         work.scored_ms = self._clock()
         work.stages["inference"] = (work.scored_ms - started_ms) / 1000
-        return answer
+        return parts
 
-    def _messages(self, work: Work, answer: Answer) -> list[Message]:
-        rows = work.to_score
+    def _messages(self, work: Work, parts: Sequence[Part]) -> list[Message]:
+        """One message an event that gets a score, in their order."""
+        timing = Timing(work.taken_ms, work.features_ms, work.scored_ms)
+        if len(parts) == 1:  # all of them, in order
+            return self._encoded(work, work.to_score, parts[0], timing)
+        found: dict[int, Message] = {}
+        for part in parts:
+            encoded = self._encoded(work, work.to_score[part.rows], part, timing)
+            found.update(zip(part.rows.tolist(), encoded, strict=True))
+        return [found[row] for row in range(len(found))]
+
+    def _encoded(self, work: Work, rows: NDArray[np.intp], part: Part, timing: Timing) -> list[Message]:
         everything = rows.size == len(work.events)
         return messages(
-            Scoring(answer, self._fingerprint, self._arm, Timing(work.taken_ms, work.features_ms, work.scored_ms)),
+            Scoring(part.answer, self._fingerprint, part.arm, timing),
             work.events if everything else [work.events[i] for i in rows],
             work.records if everything else [work.records[i] for i in rows],
             work.cold if everything else work.cold[rows],
@@ -255,14 +278,15 @@ class Pipeline:
                 outgoing.append(Outgoing(self._topics.scores, partition, messages_))
         return outgoing
 
-    def statistics(self, work: Work, mode: str, bucket: int, acknowledged_ms: float) -> BatchStats:
+    def statistics(self, work: Work, modes: Mapping[Mode, int], bucket: int, acknowledged_ms: float) -> BatchStats:
         """What became of a finished batch."""
         counts = work.counts
         scored_at = np.array([work.records[i].timestamp for i in work.to_score], np.float64)
         waits = work.taken_ms - np.array([record.timestamp for record in work.records], np.float64)
-        outcome = {"full": "scored", "fallback": "fallback", "prior": "prior"}[mode]
         return BatchStats(
-            **{outcome: int(work.to_score.size)},
+            scored=modes.get("full", 0),
+            fallback=modes.get("fallback", 0),
+            prior=modes.get("prior", 0),
             consumed=counts["consumed"],
             shed=counts["shed"],
             state_only=counts["state_only"],

@@ -100,7 +100,7 @@ def _bounds(note: msgspec.Meta) -> str:
 
 
 def _default(value: object) -> str:
-    if value is None:
+    if value in (None, "", ()):
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

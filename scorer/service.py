@@ -7,15 +7,11 @@ import signal
 import sys
 import time
 from collections.abc import Collection
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import engines
-from engines.cpu import OnnxModel
-from engines.ladder import Ladder, Rung
-from engines.prior import PriorModel
-from engines.worker import InlineWorker
+from engines.model import BUCKETS
 from features.catalogue import fingerprint
 from features.engine import FeatureEngine, warm_up
 from features.redis_store import RedisStore, connect
@@ -32,6 +28,7 @@ from scorer.kafka.source import Source
 from scorer.lease import Lease
 from scorer.loop import Loop, patiently
 from scorer.metrics import Metrics, RedisCall
+from scorer.models import Models
 from scorer.ownership import Ownership
 from scorer.pipeline import Pipeline, Topics
 from scorer.reporter import Reporter
@@ -74,7 +71,7 @@ class Service:
         self.health = Health()
         print_ = fingerprint()
         folder = config.model.path or REFERENCE_MODEL
-        self._model = OnnxModel.load(folder, features=print_, max_batch=config.batching.max_batch)
+        self.models = Models(config, print_, folder, self.metrics)
         self._engine = FeatureEngine(capacity=config.features.cache_viewers)
         warm_up()
         self._store: Store = TimedStore(_store(config, print_), self._redis_call, time.monotonic)
@@ -97,7 +94,7 @@ class Service:
             interval_s=config.features.room_refresh_ms / 1000,
         )
         self._batcher = Batcher(
-            ServiceTimes(self._model.buckets),
+            ServiceTimes([size for size in BUCKETS if size <= config.batching.max_batch]),
             max_batch=batching.max_batch,
             deadline_ms=batching.deadline_ms,
             publish_late=batching.publish_late,
@@ -107,16 +104,17 @@ class Service:
             _Outcomes(self._engine, self._ownership, self.metrics, self.health),
         )
         self._fingerprint = print_
-        self._ladder: Ladder | None = None
         self._server = WebServer(self.health.pages(self.metrics), config.server.host, config.server.port)
 
     async def start(self) -> None:
         """Connect; ready once partitions are claimed."""
         self._server.start()
+        self.health.enter("starting", "loading models")
+        await self.models.start()
         self.health.enter("starting", "connecting to Kafka")
         await self._sink.start()
         await self._source.start()
-        self.metrics.model.set(1, *_model_labels(self._model, self._fingerprint))
+        self.models.report()
         self.health.enter("ready")
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -129,6 +127,7 @@ class Service:
             asyncio.create_task(self._rooms.run(), name="rooms"),
             asyncio.create_task(self._commit(), name="commit"),
             asyncio.create_task(self._report(), name="report"),
+            asyncio.create_task(self.models.run(), name="models"),
             asyncio.create_task(garbage.collect_young(), name="garbage"),
             asyncio.create_task(measure_loop_lag(time.monotonic, self._lagged), name="loop-lag"),
         ]
@@ -161,8 +160,7 @@ class Service:
                     await closing
             except Exception as error:
                 log.warning("Closing: %s: %s", type(error).__name__, error)
-        if self._ladder is not None:
-            self._ladder.close()
+        await self.models.close()
         self._server.close()
 
     async def settled(self) -> None:
@@ -171,17 +169,15 @@ class Service:
 
     def _loop(self) -> Loop:
         config = self._config
-        self._ladder = Ladder([Rung("full", InlineWorker(self._model), None)], PriorModel(self._model.manifest))
         score_on = config.batching.score_on
         pipeline = Pipeline(
             self._engine,
             self._store,
-            self._ladder,
+            self.models.lanes,
             Topics(config.kafka.events_topic, config.kafka.scores_topic, config.kafka.dlq_topic),
             score_on=None if score_on == "all" else frozenset(score_on),
             deadline_ms=config.batching.deadline_ms,
             fingerprint=self._fingerprint,
-            arm="default",
             clock=_now_ms,
             patiently=patiently,
         )
@@ -217,6 +213,7 @@ class Service:
         while True:
             await asyncio.sleep(_REPORT_S)
             lag = reporter.report()
+            self.models.report()
             if (why := await contact.lost(self._sink.broken or self._source.cut_off)) is not None:
                 self.health.wait_for("Kafka", why)
             else:
@@ -275,10 +272,6 @@ def _store(config: Config, print_: str) -> Store:
         fingerprint=print_,
         ttl_s=redis.ttl_days * 86_400,
     )
-
-
-def _model_labels(model: OnnxModel, print_: str) -> tuple[str, str, str, str]:
-    return f"{model.manifest.name}:{model.manifest.version}", model.engine, print_, version("tipstream")
 
 
 def _now_ms() -> float:

@@ -52,8 +52,10 @@ def check(call: str, outcome: tuple[Any, ...]) -> Any:
 def choose(device: str) -> None:
     """Use one GPU or MIG instance, by number or UUID, in this process; before the first CUDA call of the process.
 
-    NVIDIA's driver reads the variable when it is first used, and then shows this device alone, as number 0.
+    NVIDIA's driver reads the variables when it is first used, and then shows this device alone, as number 0. Numbers
+    are those of nvidia-smi.
     """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     if device:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
 

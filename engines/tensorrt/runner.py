@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import tensorrt as trt
 from cuda.bindings import runtime as rt
 from numpy.typing import NDArray
 
+from engines.ending import end_process
 from engines.model import ModelError, Scores, check_inputs, check_scores
 from engines.tensorrt import versions
 from engines.tensorrt.cuda import SUCCESS, CudaError, Stream, choose, open_device
@@ -39,7 +39,6 @@ _GRAPH_TOLERANCE: Final = 1e-6
 _SPIN_AT_MOST_S: Final = 500e-6
 _SPIN_FACTOR: Final = 2.0
 _LEARNING_RATE: Final = 0.1
-EXIT_STATUS: Final = 70
 
 
 class Ticket(NamedTuple):
@@ -50,13 +49,6 @@ class Ticket(NamedTuple):
     features: NDArray[np.float32]
     history: NDArray[np.float32]
     began: float
-
-
-def end_process(reason: str) -> None:
-    """Log why and end the process at once: after a sticky error no CUDA call returns, clean-up included."""
-    log.critical("%s The process ends; its state is in Redis and Kafka, and a new process goes on from there.", reason)
-    logging.shutdown()
-    os._exit(EXIT_STATUS)
 
 
 class TensorRTRunner:

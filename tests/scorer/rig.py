@@ -21,6 +21,7 @@ from scorer.batcher import Batcher, ServiceTimes
 from scorer.checkpointer import Checkpointer
 from scorer.kafka.sink import Message, Outgoing
 from scorer.kafka.source import Bounds
+from scorer.lanes import Lane, Lanes
 from scorer.lease import Lease
 from scorer.loop import Loop, patiently
 from scorer.metrics import Metrics
@@ -258,12 +259,11 @@ class Member:
         self.pipeline = Pipeline(
             self.engine,
             store,
-            Ladder([], self.model),
+            Lanes(Lane("default", Ladder([], self.model))),
             Topics("events", "scores", "dlq"),
             score_on=None,
             deadline_ms=50,
             fingerprint="f" * 16,
-            arm="default",
             clock=lambda: self.now_ms,
             patiently=patiently,
         )

@@ -1,0 +1,61 @@
+"""An engine for this machine's GPU where the repository has none: built, judged, signed and promoted."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from engines import files
+from engines.child import converse, own
+from engines.manifest import Artifact
+from engines.model import ModelError
+from engines.repository.keys import read_signing_key
+from engines.repository.store import Repository
+from engines.tensorrt.build import build
+from engines.tensorrt.plan import Precision, Settings
+
+log = logging.getLogger(__name__)
+
+_GATE_S: Final = 1_800.0
+_LOCK: Final = ".making"
+
+
+class Order(NamedTuple):
+    """What is to be made, and how it is judged."""
+
+    artifact: Artifact
+    precision: Precision
+    traffic: Path
+    """Recorded traffic for the gate."""
+    key: Path
+    """File of the private key that signs what passed."""
+
+
+def make(order: Order, repository: Repository, missed: str | None) -> None:
+    """Have a version serve that fits this machine's GPU; raises ModelError if it does not come about. Takes minutes.
+
+    `missed` is what the pointer names and does not serve here, None for nothing. Of several processes that miss it the
+    first one works and the others, once it is done, find that another version was promoted.
+    """
+    key = read_signing_key(order.key)
+    repository.root.mkdir(parents=True, exist_ok=True)
+    with files.locked(repository.root / _LOCK):
+        if repository.pointer().serving != missed:
+            return
+        log.info("No version fits this machine's GPU: building one. Scores come from the CPU meanwhile.")
+        folder = build(order.artifact, Settings(precision=order.precision), repository.root)
+        version = repository.find(str(folder))
+        log.info("Version %s is built; the gate judges it on %s.", version, order.traffic)
+        command = [*own("engines.cli"), "verify", version, "--traffic", str(order.traffic)]
+        ended = converse(
+            [*command, "--repository", str(repository.root)], b"", timeout_s=_GATE_S, heard=lambda line: None
+        )
+        if ended.status == 1:
+            raise ModelError(
+                f"Version {version} was built and did not pass the gate: {folder}/report.md says why. Scores go on "
+                "coming from the CPU."
+            )
+        if ended.status != 0:
+            raise ModelError(f"The gate could not judge version {version}: it {ended.how} ({ended.last_words}).")
+        repository.promote(version, key, reason="built because no version fitted the GPU")
