@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -39,7 +40,22 @@ ENV_FILE: Final = "TIPSTREAM_CONFIG"  # where the file is, when no --config is g
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Text = Annotated[str, Meta(min_length=1)]
-Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]  # what Kafka allows in a topic's or group's name
+_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/,\[\]]+):[0-9]{1,5}", re.ASCII)
+Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9._-]{1,249}\Z")]  # what Kafka allows in a topic's or group's name
+
+
+def _has_port(address: str) -> bool:
+    return 0 < int(address.rpartition(":")[2]) <= 65_535
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of an address, None if it is none: no such port, half an IPv6 address."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    return None if port == 0 else parts
 
 
 class Kafka(msgspec.Struct, frozen=True):
@@ -96,6 +112,11 @@ class Kafka(msgspec.Struct, frozen=True):
                 f"kafka.protocol {self.protocol} needs kafka.username and a password: set kafka.password_file or "
                 "TIPSTREAM_KAFKA__PASSWORD."
             )
+        for address in self.bootstrap.split(","):
+            if not _ADDRESS.fullmatch(address.strip()) or not _has_port(address.strip()):
+                raise ConfigError(
+                    f"kafka.bootstrap must read host:port, with commas between several, and {address!r} does not."
+                )
         if not sasl and (self.username is not None or self.password is not None):
             raise ConfigError(
                 f"kafka.username and kafka.password_file do nothing with kafka.protocol {self.protocol}: set it to "
@@ -139,11 +160,19 @@ class Redis(msgspec.Struct, frozen=True):
     ] = 500
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        parts = _split(self.url)
+        if parts is None or parts.scheme not in ("redis", "rediss") or not parts.hostname:
             raise ConfigError(
-                f"redis.url must read redis://host:port/db or rediss://host:port/db, not {parts.scheme}://..."
+                "redis.url must read redis://host:port/db or rediss://host:port/db"
+                + ("." if parts is None else f", not {parts.scheme}://...")
             )
+        if parts.query or parts.fragment:
+            raise ConfigError(
+                "redis.url must end with the database's number: what follows a ? would set aside how the connection "
+                "is checked. All settings there are have names of their own."
+            )
+        if not re.fullmatch(r"/?[0-9]{0,6}", parts.path, re.ASCII):
+            raise ConfigError("redis.url must end with the number of a database, as in redis://host:port/0.")
         if parts.username is not None or parts.password is not None:
             raise ConfigError(
                 "redis.url must not hold a user or a password: set redis.username and redis.password_file "

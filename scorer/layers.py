@@ -10,12 +10,15 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 S = TypeVar("S", bound=msgspec.Struct)
 Key = tuple[str, str]  # section ('' for the top level) and key
+
+_FILE_BYTES: Final = 64 * 1024  # of a configuration; the one that ships has three thousand
+_SECRET_BYTES: Final = 4 * 1024
 
 
 class ConfigError(ValueError):
@@ -79,12 +82,13 @@ def variable(prefix: str, section: str, key: str) -> str:
 
 
 def _from_file(kind: type[msgspec.Struct], path: Path, prefix: str) -> Iterator[tuple[Key, Given]]:
+    text = _text(f"the configuration {path}", path, _FILE_BYTES)
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        document = tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError is one, and so is what a number of thousands of digits raises
         raise ConfigError(f"{path} is not TOML: {error}.") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is no configuration: its values nest too deep.") from None
     known = sections(kind)
     for name, value in document.items():
         _refuse_unknown(name, f"{name} in {path}", [*known, *keys(kind)], "")
@@ -144,15 +148,27 @@ def _typed(section: type[msgspec.Struct], name: str, given: Mapping[Key, Given])
 
 
 def _secret(what: str, path: Path) -> Secret:
-    try:
-        text = path.read_text("utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise ConfigError(f"Cannot read {what}: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"Cannot read {what}: it is not UTF-8 text.") from None
+    text = _text(what, path, _SECRET_BYTES).rstrip("\r\n")
     if not text:
         raise ConfigError(f"{what} is empty: write the password into it.")
     return Secret(text)
+
+
+def _text(what: str, path: Path, limit: int) -> str:
+    """Read a file that may be anything: a device that never ends, somebody's photograph."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise ConfigError(f"Cannot read {what}: {error.strerror}.") from None
+    except ValueError as error:  # a path that no file can have
+        raise ConfigError(f"Cannot read {what}: {error}.") from None
+    if len(data) > limit:
+        raise ConfigError(f"Cannot read {what}: it has more than {limit} bytes, so it must be something else.")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"Cannot read {what}: it is not UTF-8 text.") from None
 
 
 def _custom(kind: type[Any], value: object) -> object:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from http.client import LineTooLong
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import socket
 from socketserver import TCPServer
@@ -13,7 +16,8 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 CONNECTIONS: Final = 16  # at once; a scraper and a few probes need two or three
-_PATIENCE_S: Final = 5.0  # for a client to send its request, and to take each part of the answer
+_PATIENCE_S: Final = 5.0  # for a client to send its request, and as long again to take the answer
+_REQUEST_BYTES: Final = 8 * 1024  # of its line and headers; a scraper sends some hundred
 
 
 class Page(NamedTuple):
@@ -100,9 +104,37 @@ class _Server(ThreadingHTTPServer):
         """Say nothing: a client that hangs up is no news."""
 
 
+class _Request(io.RawIOBase):
+    """What a client sends, up to a number of bytes and a time for all of it: one that drips keeps no place for long."""
+
+    def __init__(self, connection: socket) -> None:
+        self._connection = connection
+        self._left = _REQUEST_BYTES
+        self._ends = time.monotonic() + _PATIENCE_S
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left_s = self._ends - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        if not self._left:
+            raise LineTooLong("request")
+        self._connection.settimeout(left_s)
+        read = self._connection.recv_into(buffer, min(len(buffer), self._left))
+        self._left -= read
+        return read
+
+
 class _Handler(BaseHTTPRequestHandler):
     routes: Routes
     timeout = _PATIENCE_S
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_Request(self.connection))
 
     def do_GET(self) -> None:
         self._answer(with_body=True)
@@ -113,6 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, with_body: bool) -> None:
         route = self.routes.get(self.path.partition("?")[0])
         page = route() if route else self._missing()
+        self.connection.settimeout(_PATIENCE_S)
         self.send_response(page.status)
         self.send_header("Content-Type", page.content_type)
         self.send_header("Content-Length", str(len(page.body)))

@@ -78,6 +78,16 @@ def test_variables_are_read_as_what_they_set() -> None:
         ("[model]\npath = ''", ["model.path", "not empty"]),
         ("[kafka]\npassword = 'hunter2'", ["kafka.password_file", "TIPSTREAM_KAFKA__PASSWORD"]),
         ("[kafka]\nevents_topic = 'a b'", ["kafka.events_topic"]),
+        ('[kafka]\ngroup = "a\\n"', ["kafka.group"]),
+        ("[kafka]\nbootstrap = 'broker'", ["kafka.bootstrap", "host:port", "'broker'"]),
+        ("[kafka]\nbootstrap = 'a:1,b:99999'", ["'b:99999'"]),
+        ("[redis]\nurl = 'redis://[::1'", ["redis.url must read redis://host:port/db"]),
+        ("[redis]\nurl = 'redis://h:99999/0'", ["redis.url must read redis://host:port/db"]),
+        ("[redis]\nurl = 'redis://h:1/first'", ["redis.url must end with the number of a database"]),
+        ("[redis]\nurl = 'rediss://h:1/0?ssl_cert_reqs=none'", ["redis.url", "how the connection is checked"]),
+        ("a = " + "[" * 3_000, ["nest too deep"]),
+        ("drain_s = " + "9" * 5_000, ["is not TOML"]),
+        ("#" * 70_000, ["more than 65536 bytes"]),
         ("[kafka]\nevents_topic = 'a'\nscores_topic = 'a'", ["kafka.events_topic", "kafka.scores_topic"]),
         ("[redis]\nurl = 'http://x'", ["redis.url", "redis://"]),
         ("[redis]\nurl = 'redis://u:hunter2@x'", ["redis.url", "redis.password_file"]),
@@ -113,6 +123,11 @@ def test_a_wrong_variable_is_refused_in_words(name: str, value: str, words: list
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "none.toml" in refusal(tmp_path / "none.toml", {})
+
+
+def test_what_has_no_end_is_not_read_to_it() -> None:
+    assert "more than" in refusal(Path("/dev/zero"), {})
+    assert "more than" in refusal(None, {**SASL, "TIPSTREAM_KAFKA__PASSWORD_FILE": "/dev/zero"})
 
 
 def test_secrets_come_from_files_or_variables_and_never_show(tmp_path: Path) -> None:

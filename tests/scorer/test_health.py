@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from scorer import web
 from scorer.health import Health
 from scorer.metrics import BatchStats, Metrics
 from scorer.web import CONNECTIONS, WebServer
@@ -135,6 +137,36 @@ def test_idle_connections_cannot_pile_up(server: WebServer) -> None:
     finally:
         for connection in idle:
             connection.close()
+
+
+def test_a_request_that_drips_is_ended_in_time(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte is in time and the whole is not: sixteen such clients would keep every probe out."""
+    monkeypatch.setattr(web, "_PATIENCE_S", 0.3)
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as slow:
+        slow.settimeout(0.1)
+        slow.sendall(b"GET /healthz HTTP/1.0\r\nX: ")
+        ended = b"no"
+        while ended and time.monotonic() - began < 5:
+            try:
+                ended = slow.recv(1)
+            except TimeoutError:
+                slow.sendall(b"x")
+            except ConnectionError:
+                ended = b""
+    assert 0.2 < time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("head", [b"", b"GET /healthz HTTP/1.0\r\nX: "], ids=["line", "header"])
+def test_a_large_request_is_not_taken_in(server: WebServer, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as greedy:
+        try:
+            greedy.sendall(head + b"x" * 100_000)
+            answer = greedy.recv(1_000)
+        except ConnectionError:  # hung up in the middle
+            answer = b""
+    assert b"200" not in answer
+    assert get(server, "/healthz")[0] == 200
 
 
 def test_a_taken_port_is_an_error(server: WebServer) -> None:
