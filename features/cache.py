@@ -1,5 +1,6 @@
 """Who is in memory: the viewers, pairs and rooms of each owned partition, and where their rows are."""
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,6 +51,7 @@ class Partition:
     viewers: dict[str, Viewer] = field(default_factory=dict)
     rooms: dict[str, Room] = field(default_factory=dict)
     durable: int = 0  # batches up to this sequence are in the store
+    erased: deque[tuple[int, str]] = field(default_factory=deque)  # viewers whose id is still here, and by which batch
 
 
 class Cache:
@@ -100,6 +102,26 @@ class Cache:
         for slot in viewer.pairs.values():
             self.pairs.give_back(slot)
         self.viewers.give_back(viewer.slot)
+
+    def erase(self, viewer: Viewer) -> None:
+        """Forget a viewer for good: not even the bytes stay until somebody else has the place."""
+        self.viewers.wipe(viewer.slot)
+        for slot in viewer.pairs.values():
+            self.pairs.wipe(slot)
+        self.free_viewer(viewer)
+
+    def forget_erased(self) -> None:
+        """Drop what stands for erased viewers, whose erasure is durable and who have not come back since.
+
+        Not while a batch is under way: it knows rows by their slots.
+        """
+        for held in self.partitions.values():
+            while held.erased and held.erased[0][0] <= held.durable:
+                sequence, viewer_id = held.erased.popleft()
+                viewer = held.viewers.get(viewer_id)
+                if viewer is not None and self.viewers.touched[viewer.slot] == sequence:
+                    del held.viewers[viewer_id]
+                    self.free_viewer(viewer)
 
     def _free_room(self, room: Room) -> None:
         self.rooms.give_back(room.slot)

@@ -106,6 +106,7 @@ class FeatureEngine:
     def __init__(self, *, capacity: int = 262_144) -> None:
         self._cache = Cache(capacity)
         self._pending: dict[RowKey, int] = {}  # rows that wait to be admitted -> slot
+        self._under_way = False  # a batch is laid out and not computed: rows must keep their slots
         self._dirty: set[Room] = set()  # own share changed since it was last taken
         self._active: set[Room] = set()
 
@@ -124,7 +125,9 @@ class FeatureEngine:
     def prepare(self, events: Sequence[Event], partitions: Sequence[int], broker_ms: Sequence[int]) -> Batch:
         """Lay out n events as columns and find their rows. Raises KeyError for a partition that is not open."""
         cache, sequence = self._cache, next(_SEQUENCES)
+        cache.forget_erased()
         cache.evict(self._dirty)
+        self._under_way = True
         columns = np.empty(len(events), COLUMNS)
         lines = columns.view(np.uint8).data
         missing: list[RowKey] = []
@@ -249,9 +252,11 @@ class FeatureEngine:
                 self._active.add(room)
         for partition, viewer_id, viewer in batch.erased:
             if viewer is not None:
-                cache.free_viewer(viewer)
-            if partition in cache.partitions:
-                cache.viewers.touched[cache.partitions[partition].viewers[viewer_id].slot] = batch.sequence
+                cache.erase(viewer)
+            if held := cache.partitions.get(partition):
+                cache.viewers.touched[held.viewers[viewer_id].slot] = batch.sequence
+                held.erased.append((batch.sequence, viewer_id))
+        self._under_way = False
         return computed
 
     def changes(self, *batches: Batch, partition: int | None = None) -> dict[int, Changes]:
@@ -284,6 +289,8 @@ class FeatureEngine:
         held = self._cache.partitions.get(partition)
         if held is not None:
             held.durable = max(held.durable, up_to)
+            if not self._under_way:
+                self._cache.forget_erased()
 
     def sizes(self) -> dict[str, int]:
         """Return how many rows of each table are in memory."""

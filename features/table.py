@@ -54,6 +54,10 @@ class Table(Generic[Owner]):
         self.touched[slot] = _FREE
         self._free.append(slot)
 
+    def wipe(self, slot: int) -> None:
+        """Make a row zeros."""
+        self._bytes.lines[slot] = 0
+
     def _grow(self) -> None:
         more = len(self.rows)
         self.rows = np.concatenate([self.rows, np.zeros(more, self.rows.dtype)])

@@ -283,3 +283,26 @@ def test_the_slot_of_one_erased_viewer_may_go_to_the_next_in_the_same_cut() -> N
         batches.append(batch)
     rows.write(engine.changes(*batches))
     assert rows.viewers == {}
+
+
+def test_an_erased_viewer_leaves_memory_once_the_erasure_is_durable() -> None:
+    engine, rows = engine_of(1), Rows()
+    run_batch(engine, rows, [comment(0), comment(1)])
+    erase = Record(Event("erase-1", "erase", START + 5_000, "room", "streamer", viewer_id="viewer"), 0, START + 5_000)
+    run_batch(engine, rows, [erase], durable=False)
+    tables = (engine._cache.viewers, engine._cache.pairs)
+
+    assert not any(table.rows.view(np.uint8).any() for table in tables), "what was known is zeros at once"
+    assert engine.sizes()["viewer"] == 1, "and that nothing is known stays until Redis knows it too"
+    sequence = engine._cache.partitions[0].erased[0][0]
+    loading = engine.prepare([comment(2).event], [0], [START])
+    engine.release(0, sequence)
+    assert engine.sizes()["viewer"] == 1, "nor does it go while a batch knows it by its slot"
+    engine.admit(loading.missing, rows.load(loading.missing))
+    engine.compute(loading)
+    engine.release(0, loading.sequence)
+    assert engine.sizes()["viewer"] == 1, "who came back since stays"
+
+    run_batch(engine, rows, [erase._replace(event=Event("erase-2", "erase", START, "room", "streamer", "viewer"))])
+    assert engine.sizes() == {"viewer": 0, "pair": 0, "room": 1}
+    assert engine._cache.partitions[0].viewers == {}
