@@ -1,0 +1,49 @@
+"""The key of an engine: equal for equal builds, different as soon as anything about them is."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from engines.tensorrt.plan import Settings, key
+from tests.engines.small_engines import GPU
+
+SETTINGS = Settings()
+OTHERS: dict[str, object] = {
+    "precision": "fp16",
+    "buckets": (1, 8),
+    "lengths": (16, 32),
+    "wide": True,
+    "level": 4,
+    "tf32": False,
+    "workspace_mib": 512,
+    "timing_iterations": 4,
+}
+
+
+def test_a_key_is_the_same_every_time() -> None:
+    assert key(b"onnx", b"{}", "8.6.1", GPU, SETTINGS) == key(b"onnx", b"{}", "8.6.1", GPU, Settings())
+    assert len(key(b"onnx", b"{}", "8.6.1", GPU, SETTINGS)) == 64
+
+
+@pytest.mark.parametrize("field", Settings.__struct_fields__)
+def test_every_setting_is_in_the_key(field: str) -> None:
+    other = msgspec.structs.replace(SETTINGS, **{field: OTHERS[field]})
+    assert key(b"onnx", b"{}", "8.6.1", GPU, other) != key(b"onnx", b"{}", "8.6.1", GPU, SETTINGS)
+
+
+@pytest.mark.parametrize("field", type(GPU).__struct_fields__)
+def test_everything_that_is_known_of_the_gpu_is_in_the_key(field: str) -> None:
+    found = getattr(GPU, field)
+    other = msgspec.structs.replace(GPU, **{field: found + type(found)(1)})
+    assert key(b"onnx", b"{}", "8.6.1", other, SETTINGS) != key(b"onnx", b"{}", "8.6.1", GPU, SETTINGS)
+
+
+def test_the_model_its_manifest_and_tensorrt_are_in_the_key() -> None:
+    keys = {
+        key(b"onnx", b"{}", "8.6.1", GPU, SETTINGS),
+        key(b"onnX", b"{}", "8.6.1", GPU, SETTINGS),
+        key(b"onnx", b"[]", "8.6.1", GPU, SETTINGS),
+        key(b"onnx", b"{}", "8.6.2", GPU, SETTINGS),
+    }
+    assert len(keys) == 4
