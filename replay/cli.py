@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from engines.model import ModelError
-from replay import judging
+from replay import judging, teaching
 from replay import record as recorder
 from replay.importers import twitch_tape
 from replay.kafka import KafkaAccessError, Producer
@@ -44,6 +44,8 @@ _EXAMPLES: Final = """examples:
   tipstream-replay score hour.parquet --out scores.parquet             through the service's pipeline, no Kafka
   tipstream-replay report scores.parquet --recording hour.parquet      how well they foresaw the tips that followed
   tipstream-replay diff old.parquet new.parquet --html diff.html       what changed between two models or versions
+  tipstream-replay explain EVENT_ID --events e.parquet --scores s.parquet   why an event got its score
+  tipstream-replay dataset hour.parquet var/dataset                    to train a model on
 
 `tipstream-replay COMMAND --help` explains each. TLS, SASL and the topic come from the scorer's configuration: a file
 (--config) or variables such as TIPSTREAM_KAFKA__PROTOCOL=SASL_SSL.
@@ -90,11 +92,12 @@ _RECORD_EXAMPLES: Final = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 Kafka refused, 2 it was asked wrongly."""
+    """Run the command line and exit: 0 done, 1 Kafka refused or a score is not the published one, 2 asked wrongly."""
     arguments = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], None] = arguments.run
+    run: Callable[[argparse.Namespace], int | None] = arguments.run
+    status: int | None = _SUCCESS
     try:
-        run(arguments)
+        status = run(arguments)
     except (ConfigError, ModelError, RecordingError, TrafficError) as error:
         print(f"tipstream-replay: {error}", file=sys.stderr)
         sys.exit(_USAGE)
@@ -103,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.exit(_FAILURE)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    sys.exit(_SUCCESS)
+    sys.exit(status or _SUCCESS)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -170,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     taken.add_argument("--until", type=_moment, metavar="TIME", help="Kafka timestamp to end before (default: now)")
     _add_kafka(taken)
     judging.add_commands(commands)
+    teaching.add_commands(commands)
     return parser
 
 

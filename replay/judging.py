@@ -1,10 +1,11 @@
-"""The commands about scores: `score`, `report` and `diff`."""
+"""The commands about scores: `score`, `report`, `diff` and `explain`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import gc
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -12,22 +13,27 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from rich.console import Console
+
 from engines.cpu import OnnxModel
 from engines.manifest import read_manifest
 from engines.model import Model
 from engines.prior import PriorModel
 from features.catalogue import fingerprint
 from features.engine import warm_up
-from replay import diff, report
+from replay import diff, explained, report
+from replay.explain import explain
 from replay.offline import Offline, score
 from replay.outcomes import Outcomes, outcomes
 from replay.progress import bar
+from replay.published import open_scores
 from replay.recording import Recording, RecordingError
 from replay.scores import Scores
 from scorer import garbage
 from scorer.service import REFERENCE_MODEL
 
 _NONE: Final = "none"
+_PIPED_WIDTH: Final = 180  # columns of a table that no terminal shows
 _SCORE: Final = """Score a recording through the service's own pipeline, with rows in memory and time as recorded: no
 Kafka, no Redis, no waiting, nothing shed. The scores are those that the service publishes for the same records."""
 _SCORE_EXAMPLES: Final = """examples:
@@ -47,6 +53,19 @@ recording does not cover, are left out."""
 _REPORT_EXAMPLES: Final = """examples:
   tipstream-replay report scores.parquet --recording hour.parquet
   tipstream-replay report scores.parquet --recording hour.parquet --html report.html
+
+SCORES is a score file that `score` wrote, or a recording of the topic of scores: what the service published.
+"""
+_EXPLAIN: Final = """Say why an event got its score: compute its features and history anew from recorded events, let the
+model score them again, and compare that with what was published. Ends with status 1 if the two differ."""
+_EXPLAIN_EXAMPLES: Final = """examples:
+  tipstream-replay record events.parquet
+  tipstream-replay record scores.parquet --topic live.tip-intent.scores.v1
+  tipstream-replay explain e6-10840 --events events.parquet --scores scores.parquet
+  tipstream-replay explain e6-10840 --events june.parquet --after may.parquet --scores scores.parquet --json
+
+The recorded events have to begin where the service's knowledge of the viewer and the room does. `tipstream explain` is
+the same command.
 """
 _DIFF: Final = """Compare two score files of one recording, event by event: how far probabilities and ranks moved, which
 events change their tier, and, given the recording, which of the two foresaw the tips better. In place of a score file,
@@ -55,6 +74,9 @@ _DIFF_EXAMPLES: Final = """examples:
   tipstream-replay diff old.parquet new.parquet
   tipstream-replay diff old.parquet new.parquet --recording hour.parquet --html diff.html
   tipstream-replay diff models/old models/new --recording hour.parquet --html diff.html
+  tipstream-replay diff published.parquet models/new --recording hour.parquet
+
+A recording of the topic of scores is as good as a score file: so what was published is compared with a new model.
 """
 
 
@@ -96,10 +118,29 @@ def add_commands(commands: Any) -> None:
         "diff", help="compare two score files or models", description=_DIFF, epilog=_DIFF_EXAMPLES, formatter_class=raw
     )
     compared.set_defaults(run=_diff)
-    compared.add_argument("a", metavar="A", help="score file, model folder, or none")
+    compared.add_argument("a", metavar="A", help="score file, recording of the topic of scores, model folder, or none")
     compared.add_argument("b", metavar="B", help="the one that is to replace it")
     compared.add_argument("--recording", type=Path, metavar="FILE", help="that was scored: it holds the tips")
     compared.add_argument("--html", type=Path, metavar="OUT", help="write a page with plots as well")
+
+    why = commands.add_parser(
+        "explain", help="why an event got its score", description=_EXPLAIN, epilog=_EXPLAIN_EXAMPLES,
+        formatter_class=raw,
+    )  # fmt: skip
+    why.set_defaults(run=_explain)
+    why.add_argument("event", metavar="EVENT_ID")
+    why.add_argument("--events", type=Path, required=True, metavar="FILE", help="recording of the events' topic")
+    why.add_argument("--scores", type=Path, required=True, metavar="FILE", help="recording of the scores' topic")
+    why.add_argument(
+        "--after", type=Path, nargs="+", default=[], metavar="FILE", help="recordings of earlier events, in order"
+    )
+    why.add_argument(
+        "--model", type=Path, default=REFERENCE_MODEL, metavar="FOLDER", help="that scored (default: the reference)"
+    )
+    why.add_argument(
+        "--tolerance", type=float, metavar="P", help="most that probabilities may differ (default: by engine, told)"
+    )
+    why.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
 def _score(arguments: argparse.Namespace) -> None:
@@ -121,7 +162,7 @@ def _score(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    scores = Scores(arguments.scores)
+    scores = open_scores(arguments.scores)
     found = report.judge(scores, _outcomes(scores, arguments.recording))
     print(report.text(scores, found))
     if arguments.html is not None:
@@ -137,18 +178,36 @@ def _diff(arguments: argparse.Namespace) -> None:
             _write(arguments.html, diff.page(found))
 
 
+def _explain(arguments: argparse.Namespace) -> int:
+    with bar("explain", None) as advance:
+        found = explain(
+            arguments.event,
+            arguments.scores,
+            arguments.events,
+            after=arguments.after,
+            model=arguments.model,
+            tolerance=arguments.tolerance,
+            advance=advance,
+        )
+    if arguments.json:
+        print(explained.json(found))
+    else:
+        Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH).print(explained.tables(found))
+    return 0 if found.same else 1
+
+
 @contextmanager
 def _scores(name: str, recording: Path | None) -> Iterator[Scores]:
     """Read a score file, or make one with a model."""
     if name != _NONE and not Path(name).is_dir():
-        yield Scores(Path(name))
+        yield open_scores(Path(name))
         return
     if recording is None:
         raise RecordingError(f"{name} is a model: say with --recording what it is to score.")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "scores.parquet"
         _run(recording, _model(name), out)
-        yield Scores(out)
+        yield Scores.read(out)
 
 
 def _outcomes(scores: Scores, path: Path) -> Outcomes:

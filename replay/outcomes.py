@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.events import decode
-from replay.labels import Tips
 from replay.recording import Recording, RecordingError
 from replay.scores import Scores
+from scorer.tips import TYPES, Tips
 
 _CHUNK = 65_536
-_TIPS = "gift|paid_chat"  # occurs in every event that `Tips.see` looks at; few others are decoded for nothing
+_TIPS = "|".join(TYPES)  # few other events than those of these types are decoded for nothing
 
 
 class Outcomes(NamedTuple):
@@ -35,10 +35,10 @@ class Outcomes(NamedTuple):
 def outcomes(scores: Scores, recording: Recording) -> Outcomes:
     """Look up what followed. Raises RecordingError if nothing of the scores lies in the recording."""
     horizons_s = scores.about.horizons_s
-    tips, end_ms = _tips(recording, horizons_s)
+    tips, end_ms = all_tips(recording)
     time_ms = scores.column("event_time_ms")
     labels = [
-        tips.label(viewer, room, at)
+        tips.label((viewer, room), at, horizons_s)
         for viewer, room, at in zip(scores.text("viewer_id"), scores.text("room_id"), time_ms.tolist(), strict=True)
     ]
     known = time_ms + 1000 * horizons_s[-1] <= end_ms
@@ -51,9 +51,9 @@ def outcomes(scores: Scores, recording: Recording) -> Outcomes:
     return Outcomes(known, np.array([label.tips for label in labels], np.bool_), amount)
 
 
-def _tips(recording: Recording, horizons_s: tuple[int, ...]) -> tuple[Tips, int]:
-    """Gather all tips, and when the recording ends."""
-    tips, end_ms = Tips(horizons_s), 0
+def all_tips(recording: Recording) -> tuple[Tips, int]:
+    """Gather all tips of a recording, and its last Kafka timestamp: a quick look at it, next to a pass."""
+    tips, end_ms = Tips(), 0
     for batch in recording.columns(_CHUNK):
         end_ms = max(end_ms, pc.max(batch.column("timestamp_ms")).as_py())
         values: Any = batch.column("value")

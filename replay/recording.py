@@ -111,6 +111,14 @@ class Writer:
         self.rows += n
 
 
+def is_recording(path: Path) -> bool:
+    """Tell whether a file says that it is a recording."""
+    try:
+        return _VERSION_KEY in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
 class Recording:
     """A recording on disk, open for reading."""
 
@@ -148,15 +156,18 @@ class Recording:
 
     def batches(self, size: int = 8_192) -> Iterator[list[Record]]:
         """Yield the records in order, at most `size` at a time."""
-        for batch in self.columns(size):
-            columns = [column.to_pylist() for column in batch.columns]
-            at = SCHEMA.get_field_index("headers")
-            columns[at] = _headers_of(batch.column(at))
-            yield list(map(Record._make, zip(*columns, strict=True)))
+        return map(_records, self.columns(size))
 
-    def columns(self, size: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in order as columns, at most `size` rows at a time."""
-        return self._file.iter_batches(batch_size=size)
+    def matching(self, part: bytes, size: int = 65_536) -> Iterator[list[Record]]:
+        """Yield the records whose value has these bytes in it, in order."""
+        for batch in self.columns(size):
+            found = batch.filter(pc.match_substring(batch.column("value"), part.decode()))
+            if len(found):
+                yield _records(found)
+
+    def columns(self, size: int, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in order as columns, all of them or those named, at most `size` rows at a time."""
+        return self._file.iter_batches(batch_size=size, columns=None if names is None else list(names))
 
     def close(self) -> None:
         """Close the file."""
@@ -169,6 +180,13 @@ class Recording:
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         self.close()
+
+
+def _records(batch: pa.RecordBatch) -> list[Record]:
+    columns = [column.to_pylist() for column in batch.columns]
+    at = SCHEMA.get_field_index("headers")
+    columns[at] = _headers_of(batch.column(at))
+    return list(map(Record._make, zip(*columns, strict=True)))
 
 
 def _headers_of(column: Any) -> list[Headers | None]:

@@ -22,7 +22,9 @@ import msgspec
 
 from engines.model import ModelError
 from replay.dataset import Sampling, Written, write_dataset
+from replay.recording import Writer
 from replay.simulate import Traffic, simulate
+from replay.simulate.recorded import records
 
 FOLDER = Path("engines/models/reference")
 _NEGATIVES = 0.05
@@ -80,8 +82,13 @@ def _make(options: argparse.Namespace, shards: Path) -> None:
 
 
 def _write(shards: Path, source: str, world: Traffic) -> Written:
-    sampling = Sampling(_NEGATIVES, world.seed)
-    return write_dataset(simulate(world), shards, source=source, sampling=sampling, part=str(world.seed))
+    with tempfile.TemporaryDirectory() as folder:
+        recording = Path(folder) / "world.parquet"
+        with Writer(recording, source="simulated") as writer:
+            for moment in simulate(world):
+                writer.write(records(moment, world))
+        sampling = Sampling(_NEGATIVES, world.seed)
+        return write_dataset(recording, shards, source=source, sampling=sampling, part=f"{world.seed}-")
 
 
 if __name__ == "__main__":

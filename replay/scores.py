@@ -74,6 +74,15 @@ def schema(about: About) -> pa.Schema:
     return pa.schema(fields, {_KEY: msgspec.json.encode(about)})
 
 
+def batch(schema: pa.Schema, columns: Sequence[Any]) -> pa.RecordBatch:
+    """Put rows together: one sequence or Arrow array for each column."""
+    arrays = [
+        values if isinstance(values, pa.Array) else pa.array(values, field.type)
+        for field, values in zip(schema, columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
 class ScoreWriter:
     """Writes a score file, which appears under its name once it is complete: on leaving the `with` block unharmed."""
 
@@ -92,11 +101,7 @@ class ScoreWriter:
 
     def write(self, columns: Sequence[Any]) -> None:
         """Append rows, one sequence or Arrow array for each column of `schema`."""
-        arrays = [
-            values if isinstance(values, pa.Array) else pa.array(values, field.type)
-            for field, values in zip(self._schema, columns, strict=True)
-        ]
-        self._held.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._held.append(batch(self._schema, columns))
         self._waiting += len(self._held[-1])
         if self._waiting >= _ROW_GROUP:
             self._flush()
@@ -130,8 +135,17 @@ class ScoreWriter:
 class Scores:
     """A score file in memory: a hundred bytes or two a row."""
 
-    def __init__(self, path: Path) -> None:
-        """Read it. Raises RecordingError in words."""
+    def __init__(self, path: Path, about: About, table: pa.Table) -> None:
+        """Raises RecordingError if there is no score."""
+        if not table.num_rows:
+            raise RecordingError(f"{path} holds no scores: no event of its recording has a viewer.")
+        self.path = path
+        self.about = about
+        self.table = table.combine_chunks()
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a score file. Raises RecordingError in words."""
         try:
             table = pq.read_table(path)
         except FileNotFoundError as error:
@@ -140,12 +154,11 @@ class Scores:
             raise RecordingError(f"{path} is no Parquet file, or was not written to its end: {error}.") from error
         metadata = table.schema.metadata or {}
         if _KEY not in metadata:
-            raise RecordingError(f"{path} is no score file. Make one with `tipstream-replay score`.")
-        self.path = path
-        self.about = msgspec.json.decode(metadata[_KEY], type=About)
-        self.table = table.combine_chunks()
-        if not table.num_rows:
-            raise RecordingError(f"{path} holds no scores: no event of its recording has a viewer.")
+            raise RecordingError(
+                f"{path} holds no scores. Make a score file with `tipstream-replay score`, or record the topic of "
+                "scores with `tipstream-replay record --topic`."
+            )
+        return cls(path, msgspec.json.decode(metadata[_KEY], type=About), table)
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of numbers, (n,)."""

@@ -1,7 +1,7 @@
 """How predictions fared: each score joined with the tips of the same viewer in the same room that followed it.
 
-Everything is in event time, so traffic may be played at any speed. A tip is a paid gift or a paid chat; the gifts of a
-combo are one tip, when it began, and a reversed gift is none: as in the training labels.
+Everything is in event time, so traffic may be played at any speed. What counts as a tip is what the training labels
+count.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from features.events import Event
 from scorer.contracts import Score
+from scorer.tips import Tips, Visit
 
 _LATE_MS: Final = 60_000  # how long a tip may stay on its way before its scores are judged without it
-
-Visit = tuple[str | None, str]  # viewer and room
 
 
 @dataclass(slots=True)
@@ -40,13 +39,6 @@ class Judged:
         return self.followed / self.scores if self.scores else 0.0
 
 
-class Tip(NamedTuple):
-    """One tip, known by what all of its events share."""
-
-    visit: Visit
-    name: str
-
-
 class Outcomes:
     """Waits until each score's longest horizon has passed, then judges it."""
 
@@ -58,13 +50,12 @@ class Outcomes:
         self.now_ms = 0
         """The newest event's time."""
         self._waiting: deque[tuple[int, Visit, float, str]] = deque()  # due, in order of arrival
-        self._tips: defaultdict[Visit, dict[str, int]] = defaultdict(dict)  # by name: when it began
-        self._of: dict[str, Tip] = {}  # by gift transaction
+        self._tips = Tips()
 
     @property
     def tips(self) -> int:
         """How many tips were seen, the reversed ones left out."""
-        return sum(map(len, self._tips.values()))
+        return len(self._tips.all())
 
     @property
     def all(self) -> Judged:
@@ -82,10 +73,7 @@ class Outcomes:
     def tips_by_room(self, recent_s: int) -> Counter[str]:
         """Count the tips of the last seconds of event time."""
         since_ms = self.now_ms - recent_s * 1000
-        tips: Counter[str] = Counter()
-        for (_, room_id), visit in self._tips.items():
-            tips[room_id] += sum(at_ms > since_ms for at_ms in visit.values())
-        return tips
+        return Counter(tip.visit[1] for tip in self._tips.all() if tip.time_ms > since_ms)
 
     def due_s(self) -> float | None:
         """Return the event time, in seconds, until the first score is judged; None if that has happened already."""
@@ -97,11 +85,7 @@ class Outcomes:
         """Take in events, in order of arrival."""
         for event in events:
             self.now_ms = max(self.now_ms, event.event_time_ms)
-            if event.type == "gift_reversal" and event.gift_tx_id in self._of:
-                tip = self._of[event.gift_tx_id]
-                self._tips[tip.visit].pop(tip.name, None)
-            elif event.type == "paid_chat" or (event.type == "gift" and event.coin_type == "paid"):
-                self._tip(event)
+            self._tips.see(event)
 
     def see_scores(self, scores: Iterable[Score]) -> None:
         """Take in scores, in order of arrival."""
@@ -115,17 +99,8 @@ class Outcomes:
         """Judge the scores that are due; an older one that arrived behind them has to wait for them."""
         while self._waiting and self._waiting[0][0] <= self.now_ms:
             due_ms, visit, p_tip, tier = self._waiting.popleft()
-            end_ms = due_ms - _LATE_MS
-            start_ms = end_ms - self.horizon_s * 1000
+            start_ms = due_ms - _LATE_MS - self.horizon_s * 1000
             judged = self.tiers[tier]
             judged.scores += 1
             judged.predicted += p_tip
-            judged.followed += any(start_ms < at_ms <= end_ms for at_ms in self._tips.get(visit, {}).values())
-
-    def _tip(self, event: Event) -> None:
-        visit = event.viewer_id, event.room_id
-        name = event.combo_id or event.gift_tx_id or event.event_id
-        tips = self._tips[visit]
-        tips[name] = min(event.event_time_ms, tips.get(name, event.event_time_ms))
-        if event.gift_tx_id is not None:
-            self._of[event.gift_tx_id] = Tip(visit, name)
+            judged.followed += self._tips.label(visit, start_ms, (self.horizon_s,)).tips[-1]

@@ -78,7 +78,7 @@ async def replayed(setup: Setup, folder: Path) -> tuple[Offline, dict[tuple[int,
                 if event.viewer_id is not None:
                     keys.add(RowKey(partition, "viewer", event.viewer_id))
                     keys.add(RowKey(partition, "pair", event.viewer_id, event.streamer_id))
-    scores = Scores(out)
+    scores = Scores.read(out)
     names = {str(horizon): scores.about.p(horizon) for horizon in scores.about.horizons_s}
     columns = [scores.column(name).tolist() for name in ("partition", "offset", *names.values())]
     told: dict[tuple[int, int], P_TIP] = {

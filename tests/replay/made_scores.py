@@ -36,7 +36,7 @@ def scores(path: Path, p: Sequence[float], *, first: int = 0, latency_us: int | 
                 pa.array([latency_us] * n, pa.int64()),
             ]
         )
-    return Scores(path)
+    return Scores.read(path)
 
 
 def recording(path: Path, tips: Sequence[int], *, until_s: int = 10_000) -> Path:

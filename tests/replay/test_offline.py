@@ -1,6 +1,7 @@
 """A pass over a recording: what is scored, as which row, and that neither batch size nor packing changes a score."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,10 +52,10 @@ def recording(path: Path, made: list[Record]) -> Path:
 async def scored(path: Path, model: Model, out: Path, partitions: int = 1) -> Scores:
     with Recording(path) as source:
         await score(source, model, out, partitions=partitions)
-    return Scores(out)
+    return Scores.read(out)
 
 
-async def features(path: Path, model: Model, **options: int) -> tuple[Offline, dict[str, NDArray[np.float32]]]:
+async def features(path: Path, model: Model, **options: Any) -> tuple[Offline, dict[str, NDArray[np.float32]]]:
     run = Offline(Ladder([], model), **options)
     found = {}
     with Recording(path) as source:
@@ -71,7 +72,7 @@ async def test_rows_are_places_in_the_recording(tmp_path: Path, prior: Model) ->
         run = await score(source, prior, out)
     assert run.counts["consumed"] == 5
     assert (run.counts["scored"], run.counts["duplicate"], run.counts["rejected"]) == (3, 1, 1)
-    scores = Scores(out)
+    scores = Scores.read(out)
     assert scores.column("row").tolist() == [0, 2, 4]
     assert scores.column("offset").tolist() == [0, 2, 4]
     assert scores.text("event_id") == ["e0", "e1", "e3"]
@@ -108,7 +109,7 @@ async def test_what_came_before_is_known_and_not_scored(simulated: Path, tmp_pat
     later = whole.column("row") >= 4_000
     assert run.counts["consumed"] == len(made) - 4_000
     assert run.counts["scored"] == later.sum() > 1_000
-    np.testing.assert_array_equal(Scores(out).column("p"), whole.column("p")[later])
+    np.testing.assert_array_equal(Scores.read(out).column("p"), whole.column("p")[later])
 
 
 async def test_neither_batches_nor_packing_change_a_feature(simulated: Path, prior: Model) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from features.events import Event
-from replay.labels import Label, Tips
+from scorer.tips import Label, Tips
 
 NOTHING = Label((False, False), 0)
 
@@ -16,15 +16,19 @@ def gift(time_s: float, amount: int, tx: str = "t1", **fields: Any) -> Event:
     return Event(f"e{tx}{time_s}", "gift", int(time_s * 1000), room, "s", gift_tx_id=tx, amount_minor=amount, **fields)
 
 
-def reversal(time_s: float, tx: str) -> Event:
-    return Event(f"r{tx}", "gift_reversal", int(time_s * 1000), "r", "s", viewer_id="v", gift_tx_id=tx)
+def reversal(time_s: float, tx: str, room: str = "r") -> Event:
+    return Event(f"r{tx}", "gift_reversal", int(time_s * 1000), room, "s", viewer_id="v", gift_tx_id=tx)
 
 
 def labelled(*events: Event, at_s: float = 100) -> Label:
-    tips = Tips((60, 600))
+    return seen(*events).label(("v", "r"), int(at_s * 1000), (60, 600))
+
+
+def seen(*events: Event) -> Tips:
+    tips = Tips()
     for event in events:
         tips.see(event)
-    return tips.label("v", "r", int(at_s * 1000))
+    return tips
 
 
 @pytest.mark.parametrize(
@@ -74,9 +78,17 @@ def test_a_reversed_tip_never_was() -> None:
     assert labelled(gift(101, 5), gift(200, 7, "t2"), reversal(210, "t1")) == Label((False, True), 7)
 
 
-def test_what_is_forgotten_no_longer_counts() -> None:
-    tips = Tips((60, 600))
-    for event in (gift(101, 5), gift(200, 7, "t2")):
-        tips.see(event)
-    tips.forget(150_000)
-    assert tips.label("v", "r", 100_000) == Label((False, True), 7)
+def test_a_reversal_may_come_from_another_room_and_before_a_repeat_of_the_gift() -> None:
+    assert labelled(gift(101, 5), reversal(210, "t1", "later"), gift(101, 5)) == NOTHING
+
+
+def test_a_reversal_of_what_was_never_seen_changes_nothing() -> None:
+    assert labelled(reversal(50, "t1"), gift(101, 5)) == Label((True, True), 5)
+
+
+def test_all_tips_are_those_that_were_not_reversed() -> None:
+    tips = seen(gift(101, 5), gift(200, 7, "t2"), gift(300, 9, "t3", room_id="other"), reversal(310, "t2"))
+    assert [(tip.visit, tip.time_ms, tip.amount_minor) for tip in tips.all()] == [
+        (("v", "r"), 101_000, 5),
+        (("v", "other"), 300_000, 9),
+    ]
