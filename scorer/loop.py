@@ -83,7 +83,8 @@ class Loop:
                 await self._start(portions)
             if self._uncut and self._until_cut_ms() <= 0:  # one a turn: records that came meanwhile go first
                 async with self._ownership.steady:
-                    self._cut(next(iter(self._uncut)))
+                    if self._uncut:  # a revocation may have cut while we waited
+                        self._cut(next(iter(self._uncut)))
         if self._failure is not None:
             raise self._failure
 
