@@ -65,6 +65,16 @@ def test_lower_precision_must_be_faster(p50: float, passed: bool) -> None:
     assert outcome("time over the FP32", speed=speed(p50), lowered=True, exact=speed(100)).passed == passed
 
 
+def test_time_over_the_fp32_engine_is_a_mean_over_the_sizes() -> None:
+    slow, fast = (
+        speed(100, sizes=(1, 8, 64)),
+        Speed(name="x", timings=(*speed(100, sizes=(1, 8)).timings, *speed(50, sizes=(64,)).timings)),
+    )
+    found = outcome("time over the FP32", speed=fast, lowered=True, exact=slow)
+    assert found.passed
+    assert found.found == f"{0.5 ** (1 / 3):.3f}"
+
+
 def test_lower_precision_without_the_fp32_engine_does_not_pass() -> None:
     found = outcome("time over the FP32", lowered=True)
     assert not found.passed
