@@ -18,7 +18,7 @@ install = $(1) -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-train check lint types imports bench model docs clean
+.PHONY: help demo test test-train faults soak check lint types imports bench model docs clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -33,6 +33,14 @@ test: $(VENV)/.dev ## every test, real Kafka and Redis included; says what it sk
 
 test-train: $(TRAIN_VENV)/.installed ## the tests of training (installs PyTorch: 5 GB)
 	$(TRAIN_PYTHON) -m pytest -m train
+
+faults: $(VENV)/.dev ## every fault there is a case for (half an hour); ONLY=zombie, SEED=7, SEEDS=20, KAFKA=, REDIS=
+	FAULTS_SEED=$(or $(SEED),0) FAULTS_SEEDS=$(or $(SEEDS),1) FAULTS_KAFKA=$(KAFKA) FAULTS_REDIS=$(REDIS) \
+		$(PYTHON) -m pytest tests/faults -m "not soak" $(if $(ONLY),-k '$(ONLY)')
+
+soak: $(VENV)/.dev ## half an hour under load with a fault every minute; MINUTES=30, RATE=5000, EVERY=60, SEED=0
+	FAULTS_SEED=$(or $(SEED),0) FAULTS_SOAK_MINUTES=$(or $(MINUTES),30) FAULTS_SOAK_RATE=$(or $(RATE),5000) \
+		FAULTS_SOAK_EVERY=$(or $(EVERY),60) $(PYTHON) -m pytest tests/faults -m soak
 
 check: lint types imports ## everything that can be said without running it
 

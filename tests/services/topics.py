@@ -10,14 +10,22 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 
 async def create_topic(
-    bootstrap: str, name: str = "topic", partitions: int = 4, settings: Mapping[str, str] | None = None
+    bootstrap: str,
+    name: str = "topic",
+    partitions: int = 4,
+    settings: Mapping[str, str] | None = None,
+    *,
+    replicas: int = 1,
 ) -> str:
-    """Create `name` with a unique ending and wait until every partition has a leader; the full name."""
+    """Create `name` with a unique ending and wait until every partition has a leader; the full name.
+
+    `replicas` of -1 are as many as the cluster makes by default.
+    """
     topic = f"{name}.{uuid.uuid4().hex[:12]}"
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        answer = await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=dict(settings or {}))])
+        answer = await admin.create_topics([NewTopic(topic, partitions, replicas, topic_configs=dict(settings or {}))])
         failed = [entry for entry in answer.topic_errors if entry[1]]
         assert not failed, f"the broker refused topic {topic}: {failed}"
         while not await led(admin, topic, partitions):  # noqa: ASYNC110 -- another process says when
