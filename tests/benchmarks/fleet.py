@@ -5,8 +5,9 @@ python -m tests.benchmarks.fleet [--rate 40000] [--workers 4] [--partitions 16] 
 
 Starts its own Kafka and Redis. Latency is from the time that an event was meant to leave to its score's arrival at an
 independent reader. `--set` adds a setting of the scorer (TOML after the equals sign; text needs no quotes). `--swap`
-runs a command in the middle of the scorer's time, twice: forth and back, `{n}` being 1 and 2; the table then tells the
-longest silence at the reader around it, and the longest of the time before. Prints as it goes on; all figures go to
+runs a command in the middle of the scorer's time, twice: forth and back, `{n}` being 1 and 2; the figures then tell the
+longest silence at the reader after it, and the longest of the time before. `tests.benchmarks.swap --prepare` makes a
+repository for that. Prints as it goes on; all figures go to
 FOLDER/fleet.json.
 """
 
@@ -16,6 +17,7 @@ import argparse
 import asyncio
 import itertools
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -44,7 +46,7 @@ from tests.services.topics import create_topic
 
 JVM: Final = ("-Xms1g", "-Xmx2g", "-XX:+UseSerialGC")
 AWAKE_S: Final = 180.0  # a first start may compile the kernel and load engines
-SWAP_WINDOW_S: Final = 4.0  # around a swap: the probe, the load, the change and what follows
+SWAP_WINDOW_S: Final = 4.0  # before and after each swap
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,7 +191,8 @@ class Run:
         for n in (1, 2):
             await asyncio.sleep(SWAP_WINDOW_S)
             began.append(time.time_ns())
-            command = shlex.split(self._options.swap.replace("{n}", str(n)))
+            words = shlex.split(self._options.swap.replace("{n}", str(n)))
+            command = [sys.executable if word == "python" else word for word in words]
             done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ChildError(f"`{shlex.join(command)}` failed: {(done.stdout + done.stderr).strip()[-1000:]}")
@@ -209,7 +212,7 @@ async def running(argv: list[str], log: Path, *, announces: bool = False) -> Asy
 
 def silence(arrivals: Arrivals, began_ns: int, steady_ns: int) -> Figures:
     """Longest time without a score from a swap's begin on, and the same of the equally long time before it."""
-    span = int(SWAP_WINDOW_S * 2e9)
+    span = int(SWAP_WINDOW_S * 1e9)
 
     def longest(start: int, end: int) -> float:
         inside = np.sort(arrivals.arrived[(arrivals.arrived >= start) & (arrivals.arrived < end)])
@@ -232,6 +235,13 @@ def with_settings(text: str, settings: tuple[str, ...]) -> str:
         line = f"{key} = {value if plain else msgspec.json.encode(value).decode()}\n"
         head = f"[{section}]\n"
         text = text.replace(head, head + line) if head in text else f"{text}{head}{line}"
+    return text
+
+
+def setting(text: str) -> str:
+    """Check that a setting names its section."""
+    if not re.fullmatch(r"\w+\.\w+=.*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must read section.key=value")
     return text
 
 
@@ -276,7 +286,9 @@ def main() -> int:
     parser.add_argument("--generators", type=int, default=2, help="processes that send (%(default)s)")
     parser.add_argument("--source", default="tests.benchmarks.traffic:zipf", help="module:function, seed -> events")
     parser.add_argument("--rounds", type=int, default=1, help="the last lines are medians")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="setting of the scorer")
+    parser.add_argument(
+        "--set", action="append", default=[], type=setting, metavar="SECTION.KEY=VALUE", help="of the scorer"
+    )
     parser.add_argument("--swap", default="", metavar="COMMAND", help="what changes the serving engine")
     parser.add_argument("--skip-floor", action="store_true", help="measure the scorer alone")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "var")), help="for fleet.json")
@@ -284,6 +296,8 @@ def main() -> int:
     for reason in filter(None, (kafka.missing(), redis.missing())):
         say(f"Nothing was measured: {reason}.")
         return 1
+    if asked.swap and asked.seconds < asked.warmup + 5 * SWAP_WINDOW_S:
+        parser.error(f"--swap needs --seconds of {asked.warmup + 5 * SWAP_WINDOW_S:g} or more")
     names = [name for name in Options.__struct_fields__ if name != "settings"]
     options = Options(settings=tuple(asked.set), **{name: getattr(asked, name) for name in names})
     asked.out.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,11 @@
 """Another version begins to serve while batches keep coming: how long nobody is answered, and whether anybody never is.
 
 python -m tests.benchmarks.swap [--gpu] [--rate 1250] [--rows 8] [--swaps 10]
+python -m tests.benchmarks.swap --prepare FOLDER [--gpu]    (only makes FOLDER/versions and FOLDER/keys, for other runs)
 
-A repository of two versions, the ladder and the deployment as the service has them, and batches at times drawn
-beforehand on the service's kind of event loop. First the second version is promoted: it is probed, loaded, recorded and
-swapped in beside the traffic. Then it goes back and forth, which only changes pointers. On the CPU the two are the
+A repository of two versions, the ladder and the deployment as the service has them, and batches at even times on the
+service's kind of event loop. First the second version is promoted: it is probed, loaded, recorded and swapped in beside
+the traffic. Then it goes back and forth, which only changes pointers. On the CPU the two are the
 reference model under two names, with --gpu they are engines of it in FP32 and FP16. Figures go to FOLDER/swap.json.
 """
 
@@ -45,16 +46,15 @@ class Traffic:
     def __init__(self, ladder: Ladder, artifact: Artifact, rate: float, n: int) -> None:
         self._ladder, self._rate = ladder, rate
         self._sets = [rows(artifact, n, seed) for seed in range(8)]
-        self._draw = np.random.default_rng(1)
         self.asked = 0
         self.answered: list[tuple[float, str, str]] = []  # when, engine, mode
         self.took: list[tuple[float, float]] = []  # when it came, seconds to its answer
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Ask at random times, however slow the answers are, until told to stop; then wait for all of them."""
+        """Ask at even times, however slow the answers are, until told to stop; then wait for all of them."""
         due, waiting = time.perf_counter(), set[asyncio.Task[None]]()
         while not stop.is_set():
-            due += self._draw.exponential(1 / self._rate)
+            due += 1 / self._rate
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             task = asyncio.create_task(self._ask(due))
             waiting.add(task)
@@ -96,6 +96,17 @@ def versions(repository: Repository, folder: Path, artifact: Artifact, *, gpu: b
         )
         found.append(repository.add(made))
     return found
+
+
+def prepare(folder: Path, *, gpu: bool) -> None:
+    """Make a repository with two signed versions, the first serving and the second the way back."""
+    folder.mkdir(parents=True)
+    artifact = read(REFERENCE, features=read_manifest(REFERENCE).features)
+    key = generate(folder / "keys")
+    repository = Repository(folder / "versions", folder / "keys" / TRUSTED_FILE)
+    for version in reversed(versions(repository, folder, artifact, gpu=gpu)):
+        repository.promote(version, key, force="benchmark")
+    say(f"{repository.root} serves {repository.pointer().serving}, and before it {repository.pointer().previous}")
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> Figures:
@@ -175,9 +186,13 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=1250.0, help="batches a second (%(default)g)")
     parser.add_argument("--rows", type=int, default=8, help="rows a batch (%(default)s)")
     parser.add_argument("--swaps", type=int, default=10, help="how often it goes back and forth (%(default)s)")
+    parser.add_argument("--prepare", type=Path, metavar="FOLDER", help="make the repository there and measure nothing")
     parser.add_argument("--cache", type=Path, help="where engines are kept; default: a folder that goes afterwards")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "var")), help="for swap.json")
     options = parser.parse_args()
+    if options.prepare:
+        prepare(options.prepare, gpu=options.gpu)
+        return 0
     with tempfile.TemporaryDirectory(prefix="tipstream-swap-") as folder:
         found = uvloop.run(measure(options, Path(folder)))
     options.out.mkdir(parents=True, exist_ok=True)
