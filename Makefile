@@ -18,7 +18,7 @@ install = $(1) -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-train faults soak check lint types imports bench model docs clean
+.PHONY: help demo test test-train faults soak fuzz check lint types imports bench model docs clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -41,6 +41,9 @@ faults: $(VENV)/.dev ## every fault there is a case for (half an hour); ONLY=zom
 soak: $(VENV)/.dev ## half an hour under load with a fault every minute; MINUTES=30, RATE=5000, EVERY=60, SEED=0
 	FAULTS_SEED=$(or $(SEED),0) FAULTS_SOAK_MINUTES=$(or $(MINUTES),30) FAULTS_SOAK_RATE=$(or $(RATE),5000) \
 		FAULTS_SOAK_EVERY=$(or $(EVERY),60) $(PYTHON) -m pytest tests/faults -m soak
+
+fuzz: $(VENV)/.fuzz ## anything for whatever takes bytes from elsewhere, guided by coverage; SECONDS=60 or RUNS=10000000
+	$(PYTHON) -m tests.fuzz $(if $(RUNS),--runs $(RUNS),--seconds $(or $(SECONDS),60)) $(ONLY)
 
 check: lint types imports ## everything that can be said without running it
 
@@ -91,6 +94,11 @@ $(VENV)/.dev: pyproject.toml | $(PYTHON)
 	@echo "Installing tipstream and what its tests need into $(VENV): a minute ..."
 	@$(call install,$(PYTHON)) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	@echo "Installing atheris into $(VENV) ..."
+	@$(call install,$(PYTHON)) --editable '.[dev,fuzz]'
+	@touch $@
 
 $(TRAIN_VENV)/.installed: pyproject.toml | $(TRAIN_PYTHON)
 	@echo "Installing tipstream with PyTorch into $(TRAIN_VENV): 5 GB, some minutes ..."

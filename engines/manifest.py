@@ -96,7 +96,7 @@ def read_manifest(folder: Path, *, fetch: Fetch = Path.read_bytes) -> Manifest:
             f"There is no model in {folder}: {MANIFEST_FILE} is missing. Point at a folder that `tipstream-engine "
             "train` wrote, or leave the setting out to use the reference model."
         ) from None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(
             f"{path} cannot be read as a manifest ({error}). Train or copy the model again with this version."
         ) from error

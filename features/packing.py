@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compiled import compiled, inner
-from features.rows import PAIR_ROW, ROOM, ROW_VERSION, VIEWER, RowVersionError
+from features.rows import FREE_GIFT, HISTORY, PAIR_ROW, ROOM, ROW_VERSION, VIEWER, RowVersionError
 
 TABLES: Final = ("viewer", "pair", "room")
 
@@ -25,6 +25,9 @@ TABLES: Final = ("viewer", "pair", "room")
 # byte by byte at the end. The last three kinds stop where the row's counter says that nothing was remembered yet.
 PLAIN, AGE, TIMES, CHAIN, HASHES = range(5)
 _LENGTHS: Final = np.array([0, 1, 3, 8], np.int64)
+
+
+_TYPES: Final = slice(VIEWER.fields["past_type"][1], VIEWER.fields["past_type"][1] + HISTORY)  # bytes of a viewer's row
 
 
 class Layout(NamedTuple):
@@ -325,12 +328,21 @@ class RowBytes:
                 raise RowVersionError(_refusal(self._table, blob))
         data = np.frombuffer(b"".join((*blobs, bytes(8))), np.uint8)
         ends = np.cumsum([len(blob) for blob in blobs], dtype=np.int64)
-        good = unpack_rows(*self._items, np.array(slots, np.int32), layout.runs, layout.words, data, ends)
+        places = np.array(slots, np.int32)
+        good = unpack_rows(*self._items, places, layout.runs, layout.words, data, ends)
         if good < len(blobs):
-            raise RowVersionError(
-                f"A stored {self._table} row of {len(blobs[good])} bytes is damaged: it ends too early or too late. "
-                "Restore the store from a backup, or clear this group's keys and rebuild them from Kafka's retention."
-            )
+            raise _damaged(self._table, blobs[good], "it ends too early or too late")
+        if self._table == "viewer":  # what the kernel looks up by these codes has no place for others
+            unknown = np.flatnonzero((self.lines[places, _TYPES] > FREE_GIFT).any(axis=1))
+            if unknown.size:
+                raise _damaged(self._table, blobs[unknown[0]], "it remembers an event of a type that there is not")
+
+
+def _damaged(table: str, blob: bytes, how: str) -> RowVersionError:
+    return RowVersionError(
+        f"A stored {table} row of {len(blob)} bytes is damaged: {how}. Restore the store from a backup, or clear this "
+        "group's keys and rebuild them from Kafka's retention."
+    )
 
 
 def _refusal(table: str, blob: bytes) -> str:

@@ -30,6 +30,8 @@ ROW_GROUP: Final = 65_536
 _VERSION_KEY: Final = b"tipstream.recording"
 _SOURCE_KEY: Final = b"tipstream.source"
 
+_UNREADABLE: Final = (OSError, pa.ArrowException, UnicodeDecodeError)  # what Arrow says to a file that may be anything
+
 Headers = Sequence[tuple[str, bytes]]
 
 _FIELDS: Final[list[pa.Field[Any]]] = [
@@ -115,7 +117,7 @@ def is_recording(path: Path) -> bool:
     """Tell whether a file says that it is a recording."""
     try:
         return _VERSION_KEY in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowInvalid):
+    except _UNREADABLE:
         return False
 
 
@@ -127,11 +129,11 @@ class Recording:
         self.path = path
         try:
             self._file = pq.ParquetFile(path)
+            schema = self._file.schema_arrow
         except FileNotFoundError as error:
             raise RecordingError(f"There is no file {path}.") from error
-        except (OSError, pa.ArrowInvalid) as error:
+        except _UNREADABLE as error:
             raise RecordingError(f"{path} is no Parquet file, or was not written to its end: {error}.") from error
-        schema = self._file.schema_arrow
         metadata = schema.metadata or {}
         version = metadata.get(_VERSION_KEY)
         if version is None:
@@ -146,9 +148,9 @@ class Recording:
             )
         if not schema.remove_metadata().equals(SCHEMA):
             raise RecordingError(f"{path} has other columns than a recording: {', '.join(schema.names)}.")
-        self.source = metadata.get(_SOURCE_KEY, b"").decode()
+        self.source = metadata.get(_SOURCE_KEY, b"").decode(errors="replace")
         self.metadata = {
-            name.decode().removeprefix("tipstream."): value.decode()
+            name.decode(errors="replace").removeprefix("tipstream."): value.decode(errors="replace")
             for name, value in metadata.items()
             if name.startswith(b"tipstream.") and name not in (_VERSION_KEY, _SOURCE_KEY)
         }
@@ -166,8 +168,16 @@ class Recording:
                 yield _records(found)
 
     def columns(self, size: int, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in order as columns, all of them or those named, at most `size` rows at a time."""
-        return self._file.iter_batches(batch_size=size, columns=None if names is None else list(names))
+        """Yield the rows in order as columns, all of them or those named, at most `size` rows at a time.
+
+        Raises RecordingError where the file turns out to be damaged.
+        """
+        try:
+            for batch in self._file.iter_batches(batch_size=size, columns=None if names is None else list(names)):
+                batch.validate(full=True)  # that texts are UTF-8, and lists end where they say
+                yield batch
+        except _UNREADABLE as error:
+            raise RecordingError(f"{self.path} is damaged, and cannot be read on: {error}.") from error
 
     def close(self) -> None:
         """Close the file."""

@@ -19,6 +19,7 @@ _FAR_MS = 10**12  # a producer may stamp its records with any 64 bits; JSON take
 _DECIMALS = 7  # finer than what separates two runs of one model, coarser than float32's noise
 _DEAD_LETTER_BYTES = 512 * 1024  # brokers take 1 MiB by default; a longer value is cut, and says so
 _DEAD_KEY_BYTES = 64 * 1024
+_REASON_BYTES = 512
 
 
 class Timing(NamedTuple):
@@ -119,7 +120,7 @@ def dead_letter(topic: str, partition: int, record: Record, reason: str, detail:
         ("dlq.topic", topic.encode()),
         ("dlq.partition", str(partition).encode()),
         ("dlq.offset", str(record.offset).encode()),
-        ("dlq.reason", f"{reason}: {detail}".encode()[:512]),
+        ("dlq.reason", _cut(f"{reason}: {detail}", _REASON_BYTES)),
         ("dlq.version", _VERSION),
     ]
     if value is not None and len(value) > _DEAD_LETTER_BYTES:
@@ -129,6 +130,11 @@ def dead_letter(topic: str, partition: int, record: Record, reason: str, detail:
         headers.append(("dlq.cut.key", f"{len(key)} bytes, the first {_DEAD_KEY_BYTES} kept".encode()))
         key = key[:_DEAD_KEY_BYTES]
     return Message(key, value, headers)
+
+
+def _cut(text: str, limit: int) -> bytes:
+    """UTF-8 of the text, at most so many bytes of it, no character cut in two."""
+    return text.encode()[:limit].decode(errors="ignore").encode()
 
 
 _VERSION = version("tipstream").encode()

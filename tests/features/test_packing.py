@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.packing import LAYOUTS, TABLES, RowBytes
-from features.rows import PAIR_ROW, ROOM, ROW_VERSION, VIEWER, RowVersionError
+from features.rows import FREE_GIFT, PAIR_ROW, ROOM, ROW_VERSION, VIEWER, RowVersionError
 from tests.features.harness import Rows, engine_of, run_batch
 from tests.features.traffic import random_stream
 
@@ -35,6 +35,8 @@ def random_rows(table: str, seed: int, n: int) -> np.ndarray[Any, np.dtype[Any]]
         row["clock"] = rng.choice((1, 1_700_000_000_000, 2**41))
         for name in set(TIMES) & set(DTYPES[table].names or ()):
             row[name] %= row["clock"] + 1
+        if table == "viewer":
+            row["past_type"] %= FREE_GIFT + 1
         if table in COUNTERS:
             held = row[COUNTERS[table]] = rng.choice((0, 1, 5, 31, 32, 1_000))
             for name in DTYPES[table].names or ():
@@ -103,6 +105,16 @@ def test_every_cut_is_noticed(table: str) -> None:
             RowBytes(table, np.zeros(1, DTYPES[table])).unpack([0], [blob[:end]])
     with pytest.raises(RowVersionError, match="damaged"):
         RowBytes(table, np.zeros(1, DTYPES[table])).unpack([0], [blob + b"\0"])
+
+
+def test_a_row_with_a_type_that_there_is_not_is_refused() -> None:
+    """The kernel looks types up in a table, and compiled code would read on behind its end."""
+    rows = np.zeros(1, VIEWER)
+    rows["seen"] = 1
+    rows["past_type"][0, 0] = FREE_GIFT + 1
+    (blob,) = RowBytes("viewer", rows).pack(np.zeros(1, np.int32))
+    with pytest.raises(RowVersionError, match=r"viewer row of .* damaged: it remembers an event of a type"):
+        RowBytes("viewer", np.zeros(1, VIEWER)).unpack([0], [blob])
 
 
 @settings(suppress_health_check=list(HealthCheck), deadline=None)
