@@ -11,11 +11,11 @@ from typing import Any, Final
 import rich
 from rich.table import Table
 
-from engines.commands.releasing import add_repository
+from engines.commands.releasing import add_repository, name_version
 from engines.commands.tables import show
 from engines.gate.energy import Plan
 from engines.gate.limits import Limits, read_limits
-from engines.gate.verdict import VERDICT_FILE, Verdict, write_verdict
+from engines.gate.verdict import Verdict, write_verdict
 from engines.manifest import Artifact, read, read_manifest
 from engines.model import BUCKETS, ModelError
 from engines.repository.store import Repository, Version
@@ -33,7 +33,7 @@ _VERIFY: Final = """Put a model or an engine to the test on recorded traffic: ag
 calibration, tiers, largest change), whether a row's score depends on its slot, its neighbours or its bucket, and how
 fast it is beside the version that serves. Writes verdict.json into the version's folder, where `promote` looks for it,
 and report.md and report.html. FP16 and INT8 pass only if they are faster than the FP32 engine of the same model, which
-must lie in the same repository."""
+must lie in the same repository. A folder from elsewhere is copied into the repository first."""
 _VERIFY_EXAMPLES: Final = """examples:
   tipstream-engine verify 3f2a --traffic yesterday.parquet                 a version of the repository, a recording
   tipstream-engine verify var/models/mine --traffic yesterday.parquet      a model's folder, for the CPU
@@ -66,8 +66,8 @@ def add_commands(commands: Any) -> None:
         type=int,
         choices=range(6),
         default=3,
-        help="how many kernels are compared (%(default)s); higher took longer and was no faster, and at 5 TensorRT 8.6 "
-        "made FP16 plans that do not load",
+        help="how many kernels are compared, 5 being the most (%(default)s, TensorRT's own default); at 5, TensorRT 8.6 "
+        "makes FP16 plans that end the process that loads them",
     )
     build.add_argument("--timeout", type=float, default=900.0, metavar="S", help="seconds it may take (%(default)g)")
     build.add_argument("--traffic", type=Path, metavar="SHARDS", help="labelled set to calibrate INT8 on")
@@ -81,7 +81,7 @@ def add_commands(commands: Any) -> None:
         formatter_class=raw,
     )
     verify.set_defaults(run=_verify)
-    verify.add_argument("version", metavar="VERSION", help="of the repository, or any model's or engine's folder")
+    verify.add_argument("version", metavar="VERSION", help="the beginning of its id, or a model's folder")
     verify.add_argument(
         "--traffic",
         type=Path,
@@ -152,8 +152,9 @@ def _verify(options: argparse.Namespace) -> int:
     from engines.gate.verify import Options, verify
 
     repository = Repository(options.repository)
-    folder = _folder(repository, options.version)
-    against = _folder(repository, options.against) if options.against else _serving(repository)
+    version = name_version(repository, options.version)
+    folder = repository.folder(version)
+    against = repository.find(options.against) if options.against else repository.pointer().serving
     limits = read_limits(options.limits) if options.limits else Limits()
     energy = None
     if options.energy:
@@ -163,25 +164,15 @@ def _verify(options: argparse.Namespace) -> int:
         verdict = verify(
             folder,
             traffic,
-            against=against,
+            against=repository.folder(against) if against else None,
             exact=_exact(repository, folder),
             options=Options(limits, options.runs, energy),
             progress=say,
         )
-    write_verdict(folder, verdict)
     _write_report(options.out or folder, report.markdown(verdict), report.page(verdict))
-    _print(verdict, options.out or folder)
+    _print(version, verdict, options.out or folder)
+    write_verdict(folder, verdict)
     return 0 if verdict.passed else 1
-
-
-def _folder(repository: Repository, name: str) -> Path:
-    path = Path(name)
-    return path if path.is_dir() else repository.folder(repository.find(name))
-
-
-def _serving(repository: Repository) -> Path | None:
-    serving = repository.pointer().serving
-    return None if serving is None else repository.folder(serving)
 
 
 def _exact(repository: Repository, folder: Path) -> Path | None:
@@ -214,14 +205,15 @@ def _write_report(folder: Path, markdown: str, page: str) -> None:
         raise ModelError(f"The report cannot be written to {folder} ({error.strerror}). Name another --out.") from error
 
 
-def _print(verdict: Verdict, out: Path) -> None:
+def _print(version: str, verdict: Verdict, out: Path) -> None:
     table = Table("check", "found", "limit", "", title=verdict.subject)
     for check in verdict.checks:
         table.add_row(check.name, check.found, check.limit, "passed" if check.passed else "[bold red]FAILED[/]")
     show(table)
     failed = sum(not check.passed for check in verdict.checks)
-    outcome = f"Did not pass the gate: {failed} of {len(verdict.checks)} checks failed" if failed else "Passed the gate"
-    print(f"{outcome}. {out / 'report.html'}: open it in a browser; {VERDICT_FILE} is what `promote` goes by.")
+    outcome = f"did not pass the gate: {failed} of {len(verdict.checks)} checks failed" if failed else "passed the gate"
+    print(f"Version {version} {outcome}. {out / 'report.html'}: open it in a browser.", end=" ")
+    print("" if failed else f"Next: tipstream-engine promote {version}")
 
 
 @contextmanager

@@ -164,14 +164,14 @@ def _keygen(options: argparse.Namespace) -> None:
 
 def _sign(options: argparse.Namespace) -> None:
     repository = Repository(options.repository, options.keys / TRUSTED_FILE)
-    version = _version(repository, options.version)
+    version = name_version(repository, options.version)
     repository.sign(version, read_signing_key(options.keys / SIGNING_FILE), force=options.force)
     print(f"Version {version} is signed: copy {repository.folder(version)} to where it is to serve.")
 
 
 def _promote(options: argparse.Namespace) -> None:
     repository = Repository(options.repository, options.keys / TRUSTED_FILE)
-    version = _version(repository, options.version)
+    version = name_version(repository, options.version)
     pointer = repository.promote(version, _key(options.keys), reason=options.reason, force=options.force)
     kept = f"; {pointer.previous} is kept to go back to" if pointer.previous else ""
     print(f"Version {pointer.serving} serves{kept}.")
@@ -190,7 +190,7 @@ def _gc(options: argparse.Namespace) -> None:
     print(f"{len(gone)} version{'s' * (len(gone) != 1)} {what}.")
 
 
-def _version(repository: Repository, name: str) -> str:
+def name_version(repository: Repository, name: str) -> str:
     """Return the id of a version that is named; a folder from elsewhere is copied in."""
     path = Path(name)
     inside = path.parent.resolve() == repository.root.resolve()

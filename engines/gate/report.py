@@ -12,6 +12,7 @@ from engines.gate.verdict import Energy, Ranking, Speed, Verdict
 from engines.svg import Axis, Plot, Series
 
 _LOWEST: Final = 1e-5
+_TYPICAL: Final = 64  # rows a batch
 _AT_RATE: Final = 40_000  # scores a second: what the figure of the energy at part load is told for
 _CHECKS: Final = ("check", "found", "limit", "")
 _RANKINGS: Final = ("", "PR-AUC", "AUC", "recall at 1 %", "mean p over base rate", "calibration error")
@@ -51,7 +52,7 @@ def markdown(verdict: Verdict) -> str:
             "",
             "## Energy",
             "",
-            *(f"{line}" for line in _energy_lines(verdict)),
+            *(f"{line}" for line in energy_lines(verdict)),
             "",
         ]
     )
@@ -62,12 +63,13 @@ def page(verdict: Verdict) -> str:
     found = verdict.accuracy
     failed = sum(not check.passed for check in verdict.checks)
     first = verdict.speeds[0].timings
+    typical = min(first, key=lambda timing: abs(timing.size - _TYPICAL))
     tiles = [
-        ("Verdict", "passed" if verdict.passed else "not passed", f"{failed} of {len(verdict.checks)} checks failed"),
+        ("Verdict", "failed" if failed else "passed", f"{failed} of {len(verdict.checks)} checks failed"),
         ("PR-AUC", f"{found.candidate.pr_auc:.4f}", f"reference {found.reference.pr_auc:.4f}"),
         ("Other tier", f"{found.flipped:.3%}", "of all events"),
         ("Largest change", f"{found.max_change:.2g}", f"99 % below {found.p99_change:.2g}"),
-        ("p99 of a call", f"{min(each.p99_us for each in first):,.0f} us", f"smallest; {len(first)} sizes"),
+        ("p99 of a call", f"{typical.p99_us:,.0f} us", f"{typical.size} rows in, scores out"),
         ("Scores a second", f"{max(each.per_second for each in first):,.0f}", "at the best size"),
     ]
     if verdict.energy is not None:
@@ -98,11 +100,11 @@ def page(verdict: Verdict) -> str:
             "Rows in, scores out, taken in turns; dashed: the median.",
             html.plots(
                 ("Latency", "99th percentile of a call, microseconds", _latency(verdict.speeds)),
-                ("Throughput", "scores a second", _throughput(verdict.speeds)),
+                ("Throughput", "scores a second, in thousands", _throughput(verdict.speeds)),
             ),
             html.table(_SPEEDS, _speed_rows(verdict)),
         ),
-        html.section("Energy", " ".join(_energy_lines(verdict))),
+        html.section("Energy", " ".join(energy_lines(verdict))),
     ]
     title = f"{'Passed' if verdict.passed else 'Not passed'}: {verdict.subject}"
     return html.document(title, " · ".join(_facts(verdict)), parts)
@@ -153,10 +155,11 @@ def _speed_rows(verdict: Verdict) -> Rows:
     ]
 
 
-def _energy_lines(verdict: Verdict) -> list[str]:
+def energy_lines(verdict: Verdict) -> list[str]:
+    """Tell what scoring cost, a sentence a line."""
     energy = verdict.energy
     if energy is None:
-        return [f"Not measured: {verdict.energy_note}."]
+        return [f"Not measured: {verdict.energy_note.removesuffix('.')}."]
     return [
         f"{energy.joules_per_1000:.3g} J for 1,000 scores in batches of {energy.size} under full load "
         f"({energy.per_second:,.0f} scores/s at {energy.busy_w:.0f} W, idle {energy.idle_w:.0f} W), of which "
@@ -210,11 +213,11 @@ def _latency(speeds: Sequence[Speed]) -> Plot:
 
 
 def _throughput(speeds: Sequence[Speed]) -> Plot:
-    values = [each.per_second for speed in speeds for each in speed.timings]
-    plot = Plot(_sizes(speeds), Axis("scores a second", *_decades(values), log=True))
-    for speed, series in zip(speeds, _series(speeds), strict=True):
-        plot.line([(each.size, each.per_second) for each in speed.timings], series, speed.name)
-        plot.dots([(each.size, each.per_second) for each in speed.timings], series)
+    lines = [[(float(each.size), each.per_second / 1000) for each in speed.timings] for speed in speeds]
+    plot = Plot(_sizes(speeds), Axis("thousand scores/s", *_decades([y for line in lines for _, y in line]), log=True))
+    for speed, line, series in zip(speeds, lines, _series(speeds), strict=True):
+        plot.line(line, series, speed.name)
+        plot.dots(line, series)
     return plot
 
 

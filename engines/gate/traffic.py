@@ -84,7 +84,7 @@ def _read(shards: Path, named: Path, manifest: Manifest) -> Traffic:
             f"{named} gives {n:,} rows, {tips:,} of them with a tip; the gate needs {_FEWEST_ROWS:,} and "
             f"{_FEWEST_TIPS}. Record more traffic (rows count once their horizon has passed)."
         )
-    return Traffic(sample, f"{named.name}: {facts.source}; {n:,} rows, {tips:,} with a tip")
+    return Traffic(sample, f"{facts.source}; {n:,} rows, {tips:,} with a tip")
 
 
 def _compute(recording: Path, shards: Path, replay: tuple[str, ...], progress: Callable[[str], None]) -> None:

@@ -37,30 +37,32 @@ def verify(bench: Path, *arguments: str | Path) -> int:
 def test_a_model_that_passes_is_told_of_and_can_be_promoted(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(bench, bench / "model", "--limits", bench / "patient.toml", "--out", bench / "report") == 0
     said = capsys.readouterr().out
-    assert "Passed the gate. " in said
+    assert "passed the gate. " in said
+    assert not (bench / "model" / "verdict.json").exists()  # somebody else's folder
     assert "|dp| beside rows of NaN" in said
     assert (bench / "report" / "report.md").read_text().startswith("# Passed: small 1")
     assert "<svg" in (bench / "report" / "report.html").read_text()
     keys = generate(bench / "keys")
     repository = Repository(bench / "engines", bench / "keys" / TRUSTED_FILE)
-    serving = repository.promote(repository.add(bench / "model"), keys).serving
+    serving = repository.promote(said.split()[-1], keys).serving
     assert serving is not None
 
     small_models.write(bench / "newer", small_models.artifact(value_scale=7.0))
     assert verify(bench, bench / "newer", "--limits", bench / "patient.toml") == 0  # against the one that serves
-    verdict = read_verdict(bench / "newer")
+    newer = repository.folder(repository.add(bench / "newer"))
+    verdict = read_verdict(newer)
     assert verdict is not None
     assert verdict.against.startswith(serving)
-    assert (bench / "newer" / "report.html").exists()
+    assert (newer / "report.html").exists()
 
 
 def test_one_that_does_not_pass_gives_status_1(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (bench / "strict.toml").write_text("p99_us = 0.001\n")
     assert verify(bench, bench / "model", "--limits", bench / "strict.toml") == 1
-    assert "Did not pass the gate: 1 of " in capsys.readouterr().out
-    verdict = read_verdict(bench / "model")
-    assert verdict is not None
-    assert not verdict.passed
+    assert "did not pass the gate: 1 of " in capsys.readouterr().out
+    [version] = Repository(bench / "engines").versions()
+    assert version.verdict is not None
+    assert not version.verdict.passed
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,7 @@ def test_one_that_does_not_pass_gives_status_1(bench: Path, capsys: pytest.Captu
     [
         (["nothing"], "No version in"),
         (["model", "--against", "serving"], "has no serving version yet"),
+        (["model", "--against", "model"], "No version in"),
         (["model", "--limits", "none.toml"], "holds no limits of the gate"),
     ],
 )

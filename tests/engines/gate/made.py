@@ -13,7 +13,6 @@ from engines.cpu import OnnxModel
 from engines.gate.accuracy import Sample
 from engines.manifest import Manifest
 from engines.model import Model, Scores, check_scores
-from engines.train.dataset import Facts, Rows, ShardWriter
 from tests.engines import small_models
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -71,6 +70,8 @@ def sample(n: int = 3_000, seed: int = 1) -> Sample:
 
 def shards(folder: Path, *, n: int = 3_000, features: str = small_models.FINGERPRINT, part: str = "0") -> Path:
     """Write the rows of `sample` as a labelled set."""
+    from engines.train.dataset import Facts, Rows, ShardWriter  # PyArrow: a GPU's host may do without
+
     rows = sample(n)
     facts = Facts(
         features=features,

@@ -25,7 +25,7 @@ def test_a_labelled_set_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.sample.features, wanted.features)
     np.testing.assert_array_equal(found.sample.history, wanted.history)
     np.testing.assert_array_equal(found.sample.tipped, wanted.tipped)
-    assert found.source == f"set: drawn; 3,000 rows, {wanted.tipped.sum():,} with a tip"
+    assert found.source == f"drawn; 3,000 rows, {wanted.tipped.sum():,} with a tip"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def replayed(tmp_path: Path, script: str, rows: int = 10) -> Traffic:
 def test_a_recording_is_made_into_rows_by_the_replay_tool(tmp_path: Path) -> None:
     found = replayed(tmp_path, REPLAY)
     np.testing.assert_array_equal(found.sample.features, made.sample().features)
-    assert found.source.startswith("day.parquet: drawn; 3,000 rows")
+    assert found.source.startswith("drawn; 3,000 rows")
 
 
 def test_a_long_recording_is_sampled(tmp_path: Path) -> None:
