@@ -66,8 +66,8 @@ def add_commands(commands: Any) -> None:
         type=int,
         choices=range(6),
         default=3,
-        help="how many kernels are compared, 5 being the most (%(default)s, TensorRT's own default); at 5, TensorRT 8.6 "
-        "makes FP16 plans that end the process that loads them",
+        help="how many kernels are compared, 5 being the most (%(default)s, TensorRT's own default); at 5, TensorRT "
+        "8.6 makes FP16 plans that end the process that loads them",
     )
     build.add_argument("--timeout", type=float, default=900.0, metavar="S", help="seconds it may take (%(default)g)")
     build.add_argument("--traffic", type=Path, metavar="SHARDS", help="labelled set to calibrate INT8 on")
