@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compiled import compiled, inner
-from features.rows import FREE_GIFT, HISTORY, PAIR_ROW, ROOM, ROW_VERSION, VIEWER, RowVersionError
+from features.rows import FREE_GIFT, PAIR_ROW, ROOM, ROW_VERSION, VIEWER, RowVersionError
 
 TABLES: Final = ("viewer", "pair", "room")
 
@@ -27,7 +27,14 @@ PLAIN, AGE, TIMES, CHAIN, HASHES = range(5)
 _LENGTHS: Final = np.array([0, 1, 3, 8], np.int64)
 
 
-_TYPES: Final = slice(VIEWER.fields["past_type"][1], VIEWER.fields["past_type"][1] + HISTORY)  # bytes of a viewer's row
+def _bytes_of(dtype: np.dtype[Any], name: str) -> slice:
+    """Where a field lies in a row."""
+    assert dtype.fields is not None
+    field, offset = dtype.fields[name][:2]
+    return slice(offset, offset + field.itemsize)
+
+
+_TYPES: Final = _bytes_of(VIEWER, "past_type")
 
 
 class Layout(NamedTuple):
