@@ -15,6 +15,7 @@ from rich.text import Text
 
 from engines import manifest
 from engines.model import ModelError
+from engines.repository.store import Repository
 from features import redis_admin
 from features.catalogue import fingerprint
 from features.events import MAX_EVENT_BYTES
@@ -75,6 +76,25 @@ def model(config: Config) -> Iterator[Finding]:
     else:
         seen = f"{found.name} {found.version}, SHA-256 {found.sha256[:12]}, features {found.features}."
         yield Finding("ok", "model", seen)
+    if config.model.repository is not None:
+        yield version(Repository(config.model.repository, config.model.trusted_keys))
+
+
+def version(repository: Repository) -> Finding:
+    """Check the version that the repository has promoted: its signature, its bytes, and the features it wants."""
+    try:
+        serving = repository.pointer().serving
+        if serving is None:
+            return Finding(
+                "warning",
+                "repository",
+                f"No version in {repository.root} was promoted; the model above scores, on the CPU.",
+                "Promote one with `tipstream-engine promote`.",
+            )
+        repository.open(serving, features=fingerprint())
+    except ModelError as error:
+        return Finding("problem", "repository", f"The promoted version cannot serve. {error}")
+    return Finding("ok", "repository", f"Version {serving} serves; signed by a trusted key, and whole.")
 
 
 async def kafka(config: Kafka) -> list[Finding]:

@@ -247,7 +247,7 @@ class Model(msgspec.Struct, frozen=True):
         if self.repository is not None and self.trusted_keys is None:
             raise ConfigError(
                 "model.repository needs model.trusted_keys: a plan is executable code, so only signed versions serve. "
-                "`tipstream-engine keys` makes a pair of keys."
+                "`tipstream-engine keygen` makes a pair of keys."
             )
         if self.repository is None and (self.second or self.build != "off"):
             raise ConfigError("model.second and model.build do nothing without model.repository: set it.")

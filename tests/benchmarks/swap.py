@@ -78,14 +78,14 @@ class Traffic:
         return round(max(took for due, took in self.took if start <= due < end) * 1e3, 3)
 
 
-def versions(repository: Repository, folder: Path, artifact: Artifact, *, gpu: bool) -> list[str]:
-    """Put two versions in."""
+def versions(repository: Repository, folder: Path, artifact: Artifact, cache: Path | None, *, gpu: bool) -> list[str]:
+    """Put two versions in; engines come from `cache` if they were built before."""
     if gpu:
         from engines.tensorrt.build import build
         from engines.tensorrt.plan import Settings
 
         settings = [Settings(), Settings(precision="fp16")]
-        return [repository.find(str(build(artifact, each, repository.root))) for each in settings]
+        return [repository.add(build(artifact, each, cache or repository.root)) for each in settings]
     found = []
     for name in ("one", "two"):
         made = folder / name
@@ -98,13 +98,13 @@ def versions(repository: Repository, folder: Path, artifact: Artifact, *, gpu: b
     return found
 
 
-def prepare(folder: Path, *, gpu: bool) -> None:
+def prepare(folder: Path, cache: Path | None, *, gpu: bool) -> None:
     """Make a repository with two signed versions, the first serving and the second the way back."""
     folder.mkdir(parents=True)
     artifact = read(REFERENCE, features=read_manifest(REFERENCE).features)
     key = generate(folder / "keys")
     repository = Repository(folder / "versions", folder / "keys" / TRUSTED_FILE)
-    for version in reversed(versions(repository, folder, artifact, gpu=gpu)):
+    for version in reversed(versions(repository, folder, artifact, cache, gpu=gpu)):
         repository.promote(version, key, force="benchmark")
     say(f"{repository.root} serves {repository.pointer().serving}, and before it {repository.pointer().previous}")
 
@@ -113,8 +113,10 @@ async def measure(options: argparse.Namespace, folder: Path) -> Figures:
     """Promote, go back and forth, and look at what the traffic saw."""
     artifact = read(REFERENCE, features=read_manifest(REFERENCE).features)
     key = generate(folder / "keys")
-    repository = Repository(options.cache or folder / "versions", folder / "keys" / TRUSTED_FILE)
-    first, second = await asyncio.to_thread(versions, repository, folder, artifact, gpu=options.gpu)
+    repository = Repository(folder / "versions", folder / "keys" / TRUSTED_FILE)
+    first, second = await asyncio.to_thread(
+        partial(versions, repository, folder, artifact, options.cache, gpu=options.gpu)
+    )
     place = Place(gpu=options.gpu)
 
     def opens(version: str) -> Lineup:
@@ -187,11 +189,11 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=8, help="rows a batch (%(default)s)")
     parser.add_argument("--swaps", type=int, default=10, help="how often it goes back and forth (%(default)s)")
     parser.add_argument("--prepare", type=Path, metavar="FOLDER", help="make the repository there and measure nothing")
-    parser.add_argument("--cache", type=Path, help="where engines are kept; default: a folder that goes afterwards")
+    parser.add_argument("--cache", type=Path, help="where engines are kept once built")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "var")), help="for swap.json")
     options = parser.parse_args()
     if options.prepare:
-        prepare(options.prepare, gpu=options.gpu)
+        prepare(options.prepare, options.cache, gpu=options.gpu)
         return 0
     with tempfile.TemporaryDirectory(prefix="tipstream-swap-") as folder:
         found = uvloop.run(measure(options, Path(folder)))

@@ -164,3 +164,64 @@ async def test_inline_the_answer_is_there_at_once_from_the_same_thread(model: Ga
     worker.close()
     assert model.threads == {threading.get_ident()}
     assert model.closed == 1
+
+
+class Overlapping(GatedModel):
+    """A model that takes two batches at a time, and remembers what it was asked in which order."""
+
+    depth = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.did: list[str] = []
+        self.launched = threading.Semaphore(0)
+        self.broken: set[str] = set()
+
+    def launch(self, features: NDArray[np.float32], history: NDArray[np.float32]) -> int:
+        n = len(features)
+        self.did.append(f"launch {n}")
+        self.launched.release()
+        if f"launch {n}" in self.broken:
+            raise ModelError("cannot launch")
+        return n
+
+    def collect(self, ticket: int) -> Scores:
+        self.gate.wait(10)
+        self.did.append(f"collect {ticket}")
+        if f"collect {ticket}" in self.broken:
+            raise ModelError("cannot collect")
+        return GatedModel.infer(self, *rows(ticket))
+
+
+async def test_a_model_that_can_gets_the_next_batch_before_it_has_answered_the_last() -> None:
+    model = Overlapping()
+    model.gate.clear()
+    worker = ModelWorker(model)
+    futures = [worker.submit(*rows(n)) for n in (1, 2, 3)]
+    for _ in range(2):
+        await asyncio.to_thread(model.launched.acquire, timeout=10)
+    model.gate.set()
+    assert [len((await future).value) for future in futures] == [1, 2, 3]
+    assert model.did == ["launch 1", "launch 2", "collect 1", "launch 3", "collect 2", "collect 3"]
+    assert len((await worker.submit(*rows(4))).value) == 4
+    worker.close()
+    assert model.closed == 1
+
+
+@pytest.mark.parametrize("step", ["launch", "collect"])
+async def test_of_overlapping_batches_only_the_bad_one_fails(step: str) -> None:
+    model = Overlapping()
+    model.broken = {f"{step} 2"}
+    worker = ModelWorker(model)
+    futures = [worker.submit(*rows(n)) for n in (1, 2, 3)]
+    found = await asyncio.gather(*futures, return_exceptions=True)
+    assert [isinstance(each, ModelError) for each in found] == [False, True, False]
+    worker.close()
+    assert not worker.busy
+
+
+async def test_overlapping_batches_are_finished_before_a_close() -> None:
+    worker = ModelWorker(Overlapping())
+    futures = [worker.submit(*rows(n)) for n in (1, 2, 3)]
+    worker.close()
+    assert [len(scores.value) for scores in await asyncio.gather(*futures)] == [1, 2, 3]

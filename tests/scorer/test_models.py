@@ -1,0 +1,212 @@
+"""The models of a member: what the configuration asks for, on ladders, and told to the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from engines.cpu import OnnxModel
+from engines.manifest import MANIFEST_FILE, ONNX_FILE, read_manifest
+from engines.model import ModelError
+from engines.repository.keys import TRUSTED_FILE, SigningKey, generate
+from engines.repository.store import Repository
+from features.catalogue import HISTORY_LENGTH, N_CHANNELS, N_FEATURES, fingerprint
+from features.events import Event
+from scorer import check
+from scorer.config import Batching, Config, ConfigError, Experiment, Model
+from scorer.metrics import Metrics
+from scorer.models import Models
+from scorer.service import REFERENCE_MODEL
+
+
+class Shelf:
+    """A repository, and folders of the reference model under other names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.key: SigningKey = generate(folder / "keys")
+        self.repository = Repository(folder / "versions", folder / "keys" / TRUSTED_FILE)
+        self.settings: dict[str, Any] = {
+            "repository": self.repository.root,
+            "trusted_keys": folder / "keys" / TRUSTED_FILE,
+        }
+
+    def model(self, name: str) -> Path:
+        made = self.folder / name
+        made.mkdir()
+        manifest = msgspec.structs.replace(read_manifest(REFERENCE_MODEL), version=name)
+        (made / MANIFEST_FILE).write_bytes(msgspec.json.encode(manifest))
+        (made / ONNX_FILE).write_bytes((REFERENCE_MODEL / ONNX_FILE).read_bytes())
+        return made
+
+    def promote(self, name: str) -> str:
+        version = self.repository.add(self.model(name))
+        self.repository.promote(version, self.key, force="a test")
+        return version
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path)
+
+
+@asynccontextmanager
+async def started(metrics: Metrics | None = None, **sections: Any) -> AsyncIterator[Models]:
+    models = Models(Config(**sections), fingerprint(), REFERENCE_MODEL, metrics or Metrics())
+    try:
+        await models.start()
+        yield models
+    finally:
+        await models.close()
+
+
+async def answers(models: Models, **fields: Any) -> set[tuple[str, str, str]]:
+    """Version, mode and arm of the scores of some events."""
+    events = [Event(f"e{i}", "comment", 1, "r", "s", viewer_id=f"v{i}", **fields) for i in range(64)]
+    n = len(events)
+    features = np.zeros((n, N_FEATURES), np.float32)
+    parts = await models.lanes.infer(events, features, np.zeros((n, HISTORY_LENGTH, N_CHANNELS), np.float32))
+    return {(part.answer.model.manifest.version, part.answer.mode, part.arm) for part in parts}
+
+
+async def test_without_a_repository_the_model_in_path_is_the_full_one() -> None:
+    async with started() as models:
+        assert await answers(models) == {("1", "full", "default")}
+
+
+async def test_the_promoted_version_serves_and_until_there_is_one_the_model_in_path(shelf: Shelf) -> None:
+    metrics = Metrics()
+    async with started(metrics, model=Model(**shelf.settings, backend="cpu")) as models:
+        assert await answers(models) == {("1", "full", "default")}
+        shelf.promote("new")
+        assert models.deployment is not None
+        await models.deployment.refresh()
+        assert await answers(models) == {("new", "full", "default")}
+        models.report()
+    page = metrics.render().decode()
+    assert 'model="tip-intent-reference:new"' in page
+    assert 'model="tip-intent-reference:1"' not in page
+    assert "tipstream_model_swaps_total 1.0" in page
+    assert "tipstream_model_refused 0.0" in page
+
+
+async def test_a_version_that_was_changed_is_refused_and_said(shelf: Shelf) -> None:
+    version = shelf.promote("new")
+    (shelf.repository.folder(version) / ONNX_FILE).write_bytes(b"something else")
+    metrics = Metrics()
+    async with started(metrics, model=Model(**shelf.settings, backend="cpu")) as models:
+        assert await answers(models) == {("1", "full", "default")}
+        models.report()
+    assert "tipstream_model_refused 1.0" in metrics.render().decode()
+
+
+async def test_it_follows_by_itself(shelf: Shelf) -> None:
+    async with started(model=Model(**shelf.settings, backend="cpu", follow_ms=10)) as models:
+        running = asyncio.create_task(models.run())
+        await asyncio.to_thread(shelf.promote, "new")
+        async with asyncio.timeout(10):
+            while models.lanes.main.ladder.best.manifest.version != "new":  # noqa: ASYNC110 -- it looks by itself
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_an_experiment_as_configured(shelf: Shelf) -> None:
+    names = {name: str(shelf.model(name)) for name in ("new", "music", "watched")}
+    experiment = Experiment(
+        challenger=names["new"],
+        share=0.5,
+        arm="b",
+        shadow=names["watched"],
+        route_by="category",
+        routes=(f"music={names['music']}",),
+    )
+    metrics = Metrics()
+    async with started(metrics, experiment=experiment) as models:
+        assert await answers(models, category="music") == {("music", "full", "default")}
+        assert await answers(models) == {("1", "full", "default"), ("new", "full", "b")}
+        shadow = models.lanes.main.shadow
+        assert shadow is not None
+        async with asyncio.timeout(10):
+            while shadow.worker.busy:  # noqa: ASYNC110 -- its thread says when
+                await asyncio.sleep(0.01)
+        models.report()
+    rows = metrics.shadow_rows.values["compared",]
+    assert 0 < rows < 64, "the main lane's, not the challenger's"
+    assert metrics.shadow_flips.values[()] == 0
+    assert metrics.shadow_difference.snapshot()[""][0].sum() == rows
+    assert {labels[0] for labels in metrics.model.values} == {
+        f"tip-intent-reference:{name}" for name in ("1", "new", "music")
+    }
+
+
+async def test_a_challenger_that_is_not_there_does_not_start() -> None:
+    models = Models(
+        Config(experiment=Experiment(challenger="nowhere", share=0.1)), fingerprint(), REFERENCE_MODEL, Metrics()
+    )
+    with pytest.raises(ModelError, match="There is no model in nowhere"):
+        await models.start()
+    await models.close()
+
+
+def test_tensorrt_is_not_promised_where_it_cannot_run(shelf: Shelf) -> None:
+    with pytest.raises(ModelError, match=r"model\.backend is tensorrt, but there is no model\.repository"):
+        Models(Config(model=Model(backend="tensorrt")), fingerprint(), REFERENCE_MODEL, Metrics())
+    settings = Model(**shelf.settings, backend="tensorrt", device="GPU-of-another-machine")
+    with pytest.raises(ModelError, match="TensorRT cannot run here: "):
+        Models(Config(model=settings), fingerprint(), REFERENCE_MODEL, Metrics())
+
+
+async def test_auto_goes_without(shelf: Shelf) -> None:
+    shelf.promote("new")
+    settings = Model(**shelf.settings, backend="auto", device="GPU-of-another-machine")
+    async with started(model=settings) as models:
+        assert await answers(models) == {("new", "full", "default")}
+
+
+async def test_a_version_for_smaller_batches_than_configured_is_refused(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.lineup.load", lambda opened: OnnxModel(opened, max_batch=512))
+    shelf.promote("new")
+    settings = Model(**shelf.settings, backend="cpu")
+    async with started(model=settings, batching=Batching(max_batch=1024)) as models:
+        assert models.deployment is not None
+        assert "takes at most 512 rows at once, but batching.max_batch is 1024" in models.deployment.refused
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda: Model(repository=Path("r")), "model.repository needs model.trusted_keys"),
+        (lambda: Model(second="abc"), "do nothing without model.repository"),
+        (
+            lambda: Model(repository=Path("r"), trusted_keys=Path("k"), build="fp32"),
+            "model.build needs model.traffic",
+        ),
+        (lambda: Experiment(challenger="c"), "belong together"),
+        (lambda: Experiment(share=0.5), "belong together"),
+        (lambda: Experiment(routes=("music",)), "write value=model"),
+        (lambda: Experiment(routes=("a=b", "a=c")), "names a value twice"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(made: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        made()
+
+
+def test_the_check_looks_at_the_promoted_version(shelf: Shelf) -> None:
+    assert check.version(shelf.repository).level == "warning"
+    version = shelf.promote("new")
+    assert check.version(shelf.repository).level == "ok"
+    (shelf.repository.folder(version) / ONNX_FILE).write_bytes(b"something else")
+    found = check.version(shelf.repository)
+    assert found.level == "problem"
+    assert "The promoted version cannot serve." in found.seen
