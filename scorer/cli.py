@@ -34,6 +34,7 @@ _EXAMPLES: Final = """examples:
   tipstream serve --config tipstream.toml     score until SIGTERM
   tipstream serve --workers 4                 four members of the group on this machine
   tipstream features                          what is known about a viewer, column by column
+  tipstream explain --help                    why an event got its score, from recordings of events and scores
 
 Every setting is in docs/configuration.md and has a variable: TIPSTREAM_KAFKA__BOOTSTRAP=broker:9092 tipstream serve
 """
@@ -49,7 +50,10 @@ finding how to fix it. Exits with status 1 if there is a problem, 0 if there are
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 it went wrong, 2 it was asked wrongly, 75 Kafka was away."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["explain"]:
+        _become("replay.cli", words)
+    arguments = _parser().parse_args(words)
     try:
         status = _COMMANDS[arguments.command](arguments)
     except ConfigError as error:
@@ -78,10 +82,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(check)
 
     commands.add_parser("features", help="print the feature catalogue")
+    commands.add_parser("explain", help="say why an event got its score, and whether it would get it again")
     demo = commands.add_parser("demo", help="see it work on this machine, nothing else needed")
     demo.add_argument("--seconds", type=_positive, default=60, metavar="S", help="how long (default: 60)")
     commands.add_parser("version", help="print the version")
     return parser
+
+
+def _become(module: str, words: Sequence[str]) -> NoReturn:
+    """Turn into another command, of a package that this one must not import."""
+    os.execv(sys.executable, [sys.executable, "-m", module, *words])  # noqa: S606 -- this very interpreter
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

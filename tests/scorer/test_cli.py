@@ -40,6 +40,14 @@ def test_help_teaches_with_examples() -> None:
     assert "--worker " not in serve.stdout
 
 
+def test_explain_is_the_replay_tool_s() -> None:
+    done = tipstream("explain", "--help")
+    assert done.returncode == 0
+    assert "tipstream-replay explain e6-10840 --events events.parquet" in done.stdout
+    missing = tipstream("explain", "e1", "--events", "none.parquet", "--scores", "none.parquet")
+    assert (missing.returncode, missing.stderr) == (2, "tipstream-replay: There is no file none.parquet.\n")
+
+
 def test_features_prints_the_whole_catalogue() -> None:
     done = tipstream("features")
     assert done.returncode == 0
