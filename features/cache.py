@@ -11,6 +11,7 @@ from features.table import Table
 
 _PAIRS_PER_VIEWER: Final = 2
 _VIEWERS_PER_ROOM: Final = 16
+_CROWD: Final = 1.25
 
 
 def hash_id(text: str) -> int:
@@ -151,6 +152,15 @@ class Cache:
             room = idle[0]
             del self.partitions[room.partition].rooms[room.id]
             self._free_room(room)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there are a quarter more rows than there is room for: only the store can relieve it."""
+        return (
+            len(self.viewers) > _CROWD * self._capacity
+            or len(self.pairs) > _CROWD * self._pair_capacity
+            or len(self.rooms) > _CROWD * self._room_capacity
+        )
 
     def _is_durable(self, partition: int, sequence: int) -> bool:
         return sequence <= self.partitions[partition].durable

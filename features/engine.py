@@ -292,6 +292,11 @@ class FeatureEngine:
             if not self._under_way:
                 self._cache.forget_erased()
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether rows that changed have to be stored, because too many of them fill the memory."""
+        return self._cache.is_crowded
+
     def sizes(self) -> dict[str, int]:
         """Return how many rows of each table are in memory."""
         cache = self._cache

@@ -34,7 +34,7 @@ from scorer.rooms import RoomExchange
 from scorer.score import published
 
 _T = TypeVar("_T")
-_CUT = 65_536  # records between two cuts of state
+_CUT = 524_288  # records between two cuts of state, at most: the batches between them are remembered
 
 
 class Offline:
@@ -109,7 +109,7 @@ class Offline:
             if next_interval:
                 await self._exchange()
                 self._interval = taken.interval
-            if uncut >= _CUT and (alone or next_interval):
+            if (self._engine.is_crowded or uncut >= _CUT) and (alone or next_interval):
                 await self._save(alone)
                 uncut = 0
             portions = [
@@ -122,7 +122,10 @@ class Offline:
             yield work
             uncut += work.counts["consumed"]
         self._since_ms = taker.now_ms
-        await self._save(alone)
+
+    async def settle(self) -> None:
+        """Have everything in `store`."""
+        await self._save(alone=False)
 
     async def _exchange(self) -> None:
         self._at(self._interval)

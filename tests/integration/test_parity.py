@@ -69,6 +69,7 @@ async def replayed(setup: Setup, folder: Path) -> tuple[Offline, dict[tuple[int,
     keys: set[RowKey] = set()
     with Recording(path) as recording:
         run = await score(recording, OnnxModel.load(REFERENCE_MODEL, features=fingerprint()), out, batch=100)
+        await run.settle()
         for batch in recording.batches():
             decoded = decode([each.value for each in batch], [each.key for each in batch])
             for event, i in zip(decoded.events, decoded.index, strict=True):

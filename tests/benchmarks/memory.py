@@ -1,0 +1,85 @@
+"""Memory of `simulate` and `score` over a long run: what each has resident, million by million.
+
+    python -m tests.benchmarks.memory --events 25_000_000
+
+Takes a minute and a half of CPU for each 5 million events, and 40 bytes of disk for each. Memory grows until everybody
+has been seen whom there is to see, and until the cache of rows is full; then it has to stay as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from engines.manifest import read_manifest
+from engines.prior import PriorModel
+from features.engine import warm_up
+from replay.offline import score
+from replay.recording import Record, Recording, Writer
+from replay.simulate import Traffic, simulate
+from replay.simulate.recorded import records
+from scorer import garbage
+from scorer.service import REFERENCE_MODEL
+
+MILLION = 1_000_000
+
+
+class Watch:
+    """Notes what the process has resident each time that another million is done."""
+
+    def __init__(self, name: str) -> None:
+        self.noted: list[float] = []
+        self._name = name
+        self._done = 0
+        self._process = psutil.Process()
+
+    def advance(self, n: int) -> None:
+        """Note that n more are done."""
+        self._done += n
+        while len(self.noted) < self._done // MILLION:
+            self.noted.append(self._process.memory_info().rss / MILLION)
+            print(f"{self._name} {len(self.noted):>4} million events: {self.noted[-1]:,.0f} MB", flush=True)
+
+    def slope(self) -> float:
+        """MB a million events, over the second half of the run."""
+        half = self.noted[len(self.noted) // 2 :]
+        return (half[-1] - half[0]) / max(len(half) - 1, 1)
+
+
+def main() -> None:
+    """Make traffic, score it, and tell how memory went."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=25 * MILLION)
+    parser.add_argument("--rate", type=float, default=2_000, help="events a second; ten people for each who watches")
+    options = parser.parse_args()
+    traffic = Traffic(rate=options.rate, duration_s=options.events / options.rate, diurnal=1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "traffic.parquet"
+        simulating = Watch("simulate")
+        with Writer(path, source="simulated") as writer:
+            for batch in made(traffic):
+                writer.write(batch)
+                simulating.advance(len(batch))
+        warm_up()
+        garbage.take_over()
+        scoring = Watch("score")
+        model = PriorModel(read_manifest(REFERENCE_MODEL))
+        with Recording(path) as recording:
+            asyncio.run(score(recording, model, Path(folder) / "scores.parquet", advance=scoring.advance))
+    print(f"{traffic.population:,} viewers; MB a million events in the second half of each run: ", end="")
+    print(f"simulate {simulating.slope():.2f}, score {scoring.slope():.2f}")
+
+
+def made(traffic: Traffic) -> Iterator[list[Record]]:
+    """Give the traffic, a second at a time."""
+    for moment in simulate(traffic):
+        yield records(moment, traffic)
+
+
+if __name__ == "__main__":
+    main()
