@@ -134,6 +134,7 @@ def _add_profiles(
     own = next(int(port.shape[1]) for port in inputs if port.name == "history")
     lengths = settings.lengths or (own,)
     if settings.wide:
+        versions.share_profile(config)
         low, high = (settings.buckets[0], lengths[0]), (settings.buckets[-1], lengths[-1])
         middle = (settings.buckets[len(settings.buckets) // 2], lengths[-1])
         ranges = [(low, middle, high)]

@@ -52,6 +52,13 @@ def allow(config: trt.IBuilderConfig, network: trt.INetworkDefinition, precision
             layer.set_output_type(0, trt.DataType.FLOAT)
 
 
+def share_profile(config: trt.IBuilderConfig) -> None:
+    """Let several contexts use one profile: to be asked for in 8.6, granted in 10, a matter of course from 11 on."""
+    feature = _member(trt.PreviewFeature, "PROFILE_SHARING_0806", None)
+    if feature is not None:
+        config.set_preview_feature(feature, True)
+
+
 def watch(config: trt.IBuilderConfig, report: Callable[[str], None]) -> object:
     """Have `report` told of each phase that begins; returns what must be kept alive until the build ends."""
     base: Any = _member(trt, "IProgressMonitor", None)
