@@ -10,6 +10,7 @@ promote, roll back and clear away at once: each step holds a lock, and is there 
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ from engines.repository.keys import SigningKey, TrustedKeys, read_trusted
 from engines.repository.pointer import Pointer, Token
 from engines.repository.seal import SEAL_FILE, Seal
 from engines.tensorrt.plan import FACTS_FILE, Engine, Facts, read_engine, read_facts
+
+log = logging.getLogger(__name__)
 
 ID_LENGTH: Final = 16
 _LOCK: Final = ".lock"
@@ -68,8 +71,14 @@ class Repository:
         return self.root / version
 
     def versions(self) -> list[Version]:
-        """Return every version, the latest made first; raises ModelError if one is damaged."""
-        return sorted(map(self.version, self._ids()), key=_made, reverse=True)
+        """Return every version, the latest made first. One that cannot be read is left out, and a warning says so."""
+        found = []
+        for version in self._ids():
+            try:
+                found.append(self.version(version))
+            except ModelError as error:
+                log.warning("Version %s is damaged: %s", version, error)
+        return sorted(found, key=_made, reverse=True)
 
     def version(self, version: str) -> Version:
         """Look at one version without checking it; raises ModelError."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines.gate import energy
-from engines.gate.energy import Counter, Plan, cpu_counter
+from engines.gate.energy import Counter, Plan, cpu_counter, gpu_counter
 from engines.gate.verdict import Energy
 from engines.model import ModelError
 from tests.engines.gate import made
@@ -75,6 +75,15 @@ def test_the_cpus_counters_are_added_and_wrap(tmp_path: Path) -> None:
     (tmp_path / "intel-rapl:1" / "energy_uj").write_text("100000\n")  # wrapped
     (tmp_path / "intel-rapl:0:0" / "energy_uj").write_text("999999\n")  # part of the package: counted there
     assert counter.read() == pytest.approx(0.25)
+
+
+def test_a_gpu_that_cannot_be_asked_says_so() -> None:
+    try:
+        counter = gpu_counter("999")
+    except ModelError as error:
+        assert "cannot be watched" in str(error) or "nvidia-ml-py" in str(error)  # noqa: PT017  as the machine is
+    else:
+        pytest.fail(f"GPU 999 answered: {counter}")
 
 
 def test_a_cpu_without_a_counter_says_so(tmp_path: Path) -> None:

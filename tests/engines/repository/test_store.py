@@ -256,6 +256,13 @@ def test_clearing_away_keeps_what_serves_what_served_and_the_latest(shop: Shop) 
     assert left == {versions[0], versions[1], versions[4], "pointer.json", ".lock", ".0123.lock"}
 
 
+def test_a_damaged_version_hides_no_other(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    good, bad = shop.model(passed=True), shop.engine()
+    (shop.repository.folder(bad) / FACTS_FILE).write_text("{}")
+    assert [version.id for version in shop.repository.versions()] == [good]
+    assert f"Version {bad} is damaged" in caplog.text
+
+
 def test_a_build_under_way_is_not_cleared_away(shop: Shop) -> None:
     from engines import files
 
