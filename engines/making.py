@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _GATE_S: Final = 1_800.0
 _LOCK: Final = ".making"
+_GATE: Final = own("engines.cli")
 
 
 class Order(NamedTuple):
@@ -32,11 +33,12 @@ class Order(NamedTuple):
     """File of the private key that signs what passed."""
 
 
-def make(order: Order, repository: Repository, missed: str | None) -> None:
+def make(order: Order, repository: Repository, missed: str | None, *, gate: tuple[str, ...] = _GATE) -> None:
     """Have a version serve that fits this machine's GPU; raises ModelError if it does not come about. Takes minutes.
 
     `missed` is what the pointer names and does not serve here, None for nothing. Of several processes that miss it the
-    first one works and the others, once it is done, find that another version was promoted.
+    first one works and the others, once it is done, find that another version was promoted. `gate` is the command that
+    judges.
     """
     key = read_signing_key(order.key)
     repository.root.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,7 @@ def make(order: Order, repository: Repository, missed: str | None) -> None:
         folder = build(order.artifact, Settings(precision=order.precision), repository.root)
         version = repository.find(str(folder))
         log.info("Version %s is built; the gate judges it on %s.", version, order.traffic)
-        command = [*own("engines.cli"), "verify", version, "--traffic", str(order.traffic)]
+        command = [*gate, "verify", version, "--traffic", str(order.traffic)]
         ended = converse(
             [*command, "--repository", str(repository.root)], b"", timeout_s=_GATE_S, heard=lambda line: None
         )

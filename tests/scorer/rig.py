@@ -243,7 +243,7 @@ class Member:
         *,
         name: str = "a",
         checkpoint_ms: float = 0.0,
-        ladder: Ladder | None = None,
+        lanes: Lanes | None = None,
         **options: Any,
     ) -> None:
         self.log, self.store, self.sink = log, store, sink
@@ -260,7 +260,7 @@ class Member:
         self.pipeline = Pipeline(
             self.engine,
             store,
-            Lanes(Lane("default", ladder or Ladder([], self.model))),
+            lanes or Lanes(Lane("default", Ladder([], self.model))),
             Topics("events", "scores", "dlq"),
             score_on=None,
             deadline_ms=50,

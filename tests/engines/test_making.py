@@ -1,0 +1,92 @@
+"""An engine where there was none: built, judged, promoted, once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from engines import making
+from engines.making import Order, make
+from engines.manifest import Artifact
+from engines.model import ModelError
+from engines.repository.keys import SIGNING_FILE, TRUSTED_FILE, generate
+from engines.repository.store import Repository
+from engines.tensorrt.plan import Settings
+from tests.engines import small_engines, small_models
+
+# In the place of `tipstream-engine`: verify VERSION --traffic FILE --repository ROOT
+GATE = """
+import sys
+from pathlib import Path
+from tests.engines import small_engines
+_, command, version, _, traffic, _, root = sys.argv
+assert command == "verify"
+if traffic == "unreadable":
+    print("no traffic there", file=sys.stderr)
+    raise SystemExit(2)
+small_engines.judged(Path(root) / version, passed=traffic == "good")
+raise SystemExit(0 if traffic == "good" else 1)
+"""
+COMMAND = (sys.executable, "-c", GATE)
+
+
+class Builds:
+    """Stands in for the builder, which needs a GPU."""
+
+    def __init__(self) -> None:
+        self.asked: list[Settings] = []
+
+    def __call__(self, artifact: Artifact, settings: Settings, root: Path) -> Path:
+        self.asked.append(settings)
+        return small_engines.write(root, settings, model=artifact)
+
+
+@pytest.fixture
+def builds(monkeypatch: pytest.MonkeyPatch) -> Builds:
+    made = Builds()
+    monkeypatch.setattr(making, "build", made)
+    return made
+
+
+def order(folder: Path, traffic: str) -> tuple[Order, Repository]:
+    keys = folder / "keys"
+    if not keys.exists():
+        generate(keys)
+    made = Order(small_models.artifact(), "fp16", Path(traffic), keys / SIGNING_FILE)
+    return made, Repository(folder / "versions", keys / TRUSTED_FILE)
+
+
+def test_what_passes_the_gate_is_promoted_and_can_be_opened(builds: Builds, tmp_path: Path) -> None:
+    wanted, repository = order(tmp_path, "good")
+    make(wanted, repository, None, gate=COMMAND)
+    serving = repository.pointer().serving
+    assert serving is not None
+    assert [settings.precision for settings in builds.asked] == ["fp16"]
+    repository.open(serving, features=small_models.FINGERPRINT)
+
+
+def test_what_another_process_made_meanwhile_is_enough(builds: Builds, tmp_path: Path) -> None:
+    wanted, repository = order(tmp_path, "good")
+    make(wanted, repository, None, gate=COMMAND)
+    make(wanted, repository, None, gate=COMMAND)
+    assert len(builds.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("traffic", "words"),
+    [("bad", "did not pass the gate: .*report.md says why"), ("unreadable", "could not judge .*no traffic there")],
+)
+def test_what_does_not_pass_serves_nobody(builds: Builds, tmp_path: Path, traffic: str, words: str) -> None:
+    wanted, repository = order(tmp_path, traffic)
+    with pytest.raises(ModelError, match=words):
+        make(wanted, repository, None, gate=COMMAND)
+    assert repository.pointer().serving is None
+
+
+def test_without_a_key_nothing_is_built(builds: Builds, tmp_path: Path) -> None:
+    wanted, repository = order(tmp_path, "good")
+    with pytest.raises(ModelError, match="There is no signing key"):
+        make(wanted._replace(key=tmp_path / "nowhere"), repository, None, gate=COMMAND)
+    assert builds.asked == []
