@@ -73,6 +73,7 @@ def judge(
         flipped=float(np.average(tiers[0] != tiers[1], weights=weight)),
         max_change=float(changes.max()),
         p99_change=float(np.percentile(changes, 99)),
+        falling=float((np.diff(candidate.p_tip, axis=1) < 0).any(axis=1).mean()),
         value_change=float(np.percentile(np.nan_to_num(off, nan=1.0, posinf=1.0).clip(max=1.0), 99)),
         change_edges=tuple(_EDGES.tolist()),
         change_counts=tuple(counts.tolist()),

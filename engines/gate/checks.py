@@ -52,6 +52,7 @@ def _accuracy(limits: Limits, accuracy: Accuracy) -> Iterator[Check]:
     yield _at_most("events that change their tier", accuracy.flipped, limits.flips, ".3%")
     yield _at_most("|dp|, 99th percentile", accuracy.p99_change, limits.p99_change, ".2g")
     yield _at_most("|dp|, largest", accuracy.max_change, limits.max_change, ".2g")
+    yield _at_most("rows whose p falls along the horizons", accuracy.falling, limits.falling, ".3%")
     if accuracy.serving is not None:
         lost = 1 - after.pr_auc / accuracy.serving.pr_auc
         yield _at_most("PR-AUC lost to the serving model", lost, limits.model_loss, ".2%")

@@ -61,6 +61,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "more is not rounding but an overflow or a wrong kernel.",
         ),
     ] = 0.01
+    falling: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Share of rows whose probability may be lower for a longer horizon: readers of scores are "
+            "promised none.",
+        ),
+    ] = 0.0
     moved: Annotated[
         float,
         Meta(

@@ -67,6 +67,8 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     max_change: float
     p99_change: float
     """Of |dp|, all horizons together."""
+    falling: float
+    """Share of rows whose probability falls along the horizons."""
     value_change: float
     """99th percentile of how far the expected amount is off, as a share of 1 + the reference's."""
     change_edges: tuple[float, ...]

@@ -15,6 +15,7 @@ import numpy as np
 from engines.cpu import OnnxModel
 from engines.folder import contents, load, read_either
 from engines.gate import accuracy, checks, energy, invariance, speed
+from engines.gate.accuracy import Sample
 from engines.gate.limits import Limits
 from engines.gate.traffic import Traffic
 from engines.gate.verdict import Energy, Verdict
@@ -24,7 +25,7 @@ from engines.tensorrt.plan import Engine
 from engines.tensorrt.probe import probe
 
 RUNS: Final = 300
-_LOOKED_AT: Final = 1024  # rows whose place in the batch is varied
+_LOOKED_AT: Final = 1024  # rows whose place in the batch is varied, and that are timed
 
 
 class Options(NamedTuple):
@@ -52,18 +53,18 @@ def verify(
     against. An engine is loaded in a child process first. Nothing is written.
     """
     options = options or Options()
-    features = read_manifest(folder).features
+    fingerprint = read_manifest(folder).features
     judged = contents(folder)
     with ExitStack() as stack:
-        opened, candidate = stack.enter_context(_loaded(folder, features, progress))
+        opened, candidate = stack.enter_context(_loaded(folder, fingerprint, progress))
         artifact = opened if isinstance(opened, Artifact) else opened.artifact
         lowered = isinstance(opened, Engine) and opened.facts.settings.precision != "fp32"
         reference = OnnxModel(artifact)
         stack.callback(reference.close)
-        named, serving, rival = _rival(stack, folder, against, features, artifact, progress)
+        named, serving, rival = _rival(stack, folder, against, fingerprint, artifact, progress)
         models = [("this version", candidate), *([("serving", serving)] if serving else [])]
         if lowered and exact is not None:
-            models.append(("FP32 engine", stack.enter_context(_loaded(exact, features, progress))[1]))
+            models.append(("FP32 engine", stack.enter_context(_loaded(exact, fingerprint, progress))[1]))
 
         sample = traffic.sample
         progress("comparing with the FP32 reference")
@@ -75,10 +76,11 @@ def verify(
             accuracy.scores(serving, sample) if serving and rival else None,
         )
         progress("moving rows about")
-        moved = invariance.moves(candidate, sample.features[:_LOOKED_AT], sample.history[:_LOOKED_AT])
-        timed = speed.measure(models, sample.features, sample.history, runs=options.runs, progress=progress)
+        features, history = _spread(sample)
+        moved = invariance.moves(candidate, features, history)
+        timed = speed.measure(models, features, history, runs=options.runs, progress=progress)
         speeds = dict(zip((name for name, _ in models), timed, strict=True))
-        spent, note = _energy(candidate, isinstance(opened, Engine), traffic, options.energy, progress)
+        spent, note = _energy(candidate, isinstance(opened, Engine), (features, history), options.energy, progress)
         same_device = serving is not None and isinstance(serving, OnnxModel) == isinstance(candidate, OnnxModel)
         return Verdict(
             subject=_subject(opened),
@@ -104,6 +106,12 @@ def verify(
             energy=spent,
             energy_note=note,
         )
+
+
+def _spread(sample: Sample) -> speed.Rows:
+    """Return rows from all over the recording: the early ones know little of anybody."""
+    at = np.linspace(0, len(sample.weight) - 1, _LOOKED_AT).astype(np.intp)
+    return sample.features[at], sample.history[at]
 
 
 @contextmanager
@@ -133,22 +141,23 @@ def _rival(
     manifest = read_manifest(against)
     if manifest.features != features:
         return f"{against.name}, which takes other features: not compared", None, False
-    opened, model = stack.enter_context(_loaded(against, features, progress))
+    try:
+        opened, model = stack.enter_context(_loaded(against, features, progress))
+    except ModelError as error:  # made for another machine, say
+        return f"{against.name}, which does not run here: not compared ({error})", None, False
     return f"{against.name}: {_subject(opened)}", model, manifest.sha256 != artifact.manifest.sha256
 
 
 def _energy(
-    candidate: Model, gpu: bool, traffic: Traffic, plan: energy.Plan | None, progress: Callable[[str], None]
+    candidate: Model, gpu: bool, rows: speed.Rows, plan: energy.Plan | None, progress: Callable[[str], None]
 ) -> tuple[Energy | None, str]:
     if plan is None:
         return None, "not asked for"
     progress(f"measuring energy: {(plan.windows + 1) * plan.seconds:.0f} s")
-    sample, size = traffic.sample, min(plan.size, candidate.max_batch)
-    at = np.arange(size) % len(sample.weight)
+    size = min(plan.size, candidate.max_batch)
     try:
         counter = energy.gpu_counter() if gpu else energy.cpu_counter()
-        rows = [(sample.features[at], sample.history[at])]
-        return energy.measure(candidate, counter, rows, plan._replace(size=size)), ""
+        return energy.measure(candidate, counter, [(rows[0][:size], rows[1][:size])], plan._replace(size=size)), ""
     except ModelError as error:
         return None, str(error)
 

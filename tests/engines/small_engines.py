@@ -106,6 +106,7 @@ def verdict(folder: Path, *, passed: bool = True) -> Verdict:
             flipped=0.0,
             max_change=0.0,
             p99_change=0.0,
+            falling=0.0,
             value_change=0.0,
             change_edges=(0.0, 1e-7, 1.0),
             change_counts=(10, 0),

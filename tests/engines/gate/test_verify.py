@@ -77,6 +77,16 @@ def test_a_serving_version_of_other_features_is_not_compared(folder: Path, traff
     assert len(verdict.speeds) == 1
 
 
+def test_a_serving_version_that_does_not_run_here_is_not_compared(
+    folder: Path, traffic: Traffic, tmp_path: Path
+) -> None:
+    serving = small_engines.write(tmp_path / "engines")
+    verdict = verify(folder, traffic, against=serving, options=PATIENT)
+    assert verdict.against.startswith(f"{serving.name}, which does not run here: not compared (")
+    assert len(verdict.speeds) == 1
+    assert verdict.passed
+
+
 def test_the_verdict_is_by_the_limits_that_were_given(folder: Path, traffic: Traffic) -> None:
     verdict = verify(folder, traffic, options=Options(Limits(p99_us=0.001), runs=5))
     assert [check.name for check in verdict.checks if not check.passed] == ["p99 of a call up to 256 rows, us"]
