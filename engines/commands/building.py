@@ -133,6 +133,8 @@ def _build(options: argparse.Namespace) -> None:
         f"{folder}: {facts.settings.precision} for {facts.gpu}, TensorRT {facts.tensorrt}, built in {facts.build_s} s. "
         f"Next: tipstream-engine verify {folder.name} --traffic RECORDING.parquet"
     )
+    if facts.settings.precision != "fp32" and _exact(Repository(options.repository), folder) is None:
+        print("The gate compares it with the FP32 engine of the same model: build that, too.")
 
 
 def _ranges(artifact: Artifact, traffic: Path | None) -> dict[str, float]:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engines.folder import ENGINE_FILES, MODEL_FILES
 from engines.manifest import Artifact
@@ -273,6 +275,43 @@ def test_a_build_under_way_is_not_cleared_away(shop: Shop) -> None:
         assert unfinished.exists()
     shop.repository.collect(keep=0)
     assert not unfinished.exists()
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["promote", "rollback", "collect", "add"]), st.integers(0, 3)), min_size=3, max_size=10
+)
+
+
+@given(STEPS)
+@settings(max_examples=25, deadline=None)
+def test_whatever_is_done_in_whatever_order_what_serves_can_be_opened(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    shop = Shop(tmp_path_factory.mktemp("shop"))
+    sources = [small_models.write(shop.folder / str(i), small_models.artifact(value_scale=i + 1.0)) for i in range(4)]
+    versions = [shop.repository.add(small_engines.judged(source)) for source in sources]
+    serving: str | None = None
+    previous: str | None = None
+    for what, number in steps:
+        version = versions[number]
+        there = shop.repository.folder(version).is_dir()
+        if what == "add":
+            assert shop.repository.add(sources[number]) == version
+        elif what == "collect":
+            shop.repository.collect(keep=number)
+        elif what == "rollback" and previous is not None:
+            shop.repository.rollback()
+            serving, previous = previous, serving
+        elif what == "promote" and there and version != serving:
+            shop.repository.promote(version, shop.key)
+            serving, previous = version, serving
+        else:
+            with pytest.raises(ModelError):
+                shop.repository.rollback() if what == "rollback" else shop.repository.promote(version, shop.key)
+        pointer = shop.repository.pointer()
+        assert (pointer.serving, pointer.previous) == (serving, previous)
+        for each in filter(None, (serving, previous)):
+            assert isinstance(shop.repository.open(each, features=FEATURES), Artifact)
 
 
 def test_no_promotion_is_lost_however_many_promote_at_once(shop: Shop) -> None:
