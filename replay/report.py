@@ -201,12 +201,11 @@ def _tier_rows(judged: Judged) -> list[tuple[str, ...]]:
 
 def reliability_plot(each: list[Judged], names: tuple[str, ...] = ("",)) -> Plot:
     """Mean score against share of tips, on logarithmic axes."""
-    top = max(max(b.predicted, b.observed) for judged in each for b in judged.reliability)
-    high = min(1.0, 10 ** np.ceil(np.log10(max(top, 1e-4))))
-    plot = Plot(
-        Axis("mean score", _LOWEST, high, log=True, percent=True), Axis("with a tip", _LOWEST, high, True, True)
-    )
-    plot.line([(_LOWEST, _LOWEST), (high, high)], "guide")
+    shown = [max(share, _LOWEST) for judged in each for b in judged.reliability for share in (b.predicted, b.observed)]
+    low = 10 ** np.floor(np.log10(min(*shown, 1e-2)))
+    high = min(1.0, 10 ** np.ceil(np.log10(max(*shown, 10 * low))))
+    plot = Plot(Axis("mean score", low, high, log=True, percent=True), Axis("with a tip", low, high, True, True))
+    plot.line([(low, low), (high, high)], "guide")
     for judged, name, series in zip(each, names, _series(len(each)), strict=True):
         points = [(b.predicted, b.observed) for b in judged.reliability]
         plot.line(points, series, name)

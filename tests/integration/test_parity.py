@@ -15,7 +15,9 @@ from features.catalogue import fingerprint
 from features.engine import RowKey
 from features.events import Event, decode, encode
 from features.redis_store import RedisStore, connect
+from replay.explain import SAME, explain
 from replay.offline import Offline, score
+from replay.published import open_scores
 from replay.record import record as record_topic
 from replay.recording import Recording
 from replay.scores import Scores
@@ -143,6 +145,12 @@ async def test_one_partition(kafka_broker: Broker, kafka_topics: Topics, redis_u
     )
     assert_equal_scores(await read_scores(setup), told)
     await assert_equal_rows(setup, run, keys)
+    scores = tmp_path / "published.parquet"
+    await record_topic(setup.config.kafka, setup.config.kafka.scores_topic, scores)
+    assert open_scores(scores).table.num_rows == len(told)
+    found = await asyncio.to_thread(explain, "last-0", scores, tmp_path / "recording.parquet")
+    assert found.same
+    assert found.tolerance == SAME
 
 
 async def test_two_members_of_which_one_is_killed(
