@@ -3,7 +3,8 @@
     python -m tests.benchmarks.memory --events 25_000_000
 
 Takes a minute and a half of CPU for each 5 million events, and 40 bytes of disk for each. Memory grows until everybody
-has been seen whom there is to see, and until the cache of rows is full; then it has to stay as it is.
+has met everybody whom there is to meet, since rows are remembered, and until the cache of rows is full; then it has to
+stay as it is.
 """
 
 from __future__ import annotations
@@ -55,9 +56,17 @@ def main() -> None:
     """Make traffic, score it, and tell how memory went."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=25 * MILLION)
-    parser.add_argument("--rate", type=float, default=2_000, help="events a second; ten people for each who watches")
+    parser.add_argument("--rate", type=float, default=2_000, help="events a second")
+    parser.add_argument("--viewers", type=int, default=100_000, help="more than the cache holds; 0: ever new ones")
+    parser.add_argument("--rooms", type=int, default=50, help="streamers")
     options = parser.parse_args()
-    traffic = Traffic(rate=options.rate, duration_s=options.events / options.rate, diurnal=1)
+    traffic = Traffic(
+        rate=options.rate,
+        duration_s=options.events / options.rate,
+        viewers=options.viewers,
+        rooms=options.rooms,
+        diurnal=1,
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "traffic.parquet"
         simulating = Watch("simulate")
