@@ -34,7 +34,17 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from features.engine import Changes, RowKey
-from features.store import Checkpoint, Claim, StaleClaim, StoreUnavailable, TornState, Written, viewer_fields
+from features.store import (
+    Checkpoint,
+    Claim,
+    Held,
+    NotOwned,
+    StaleClaim,
+    StoreUnavailable,
+    TornState,
+    Written,
+    viewer_fields,
+)
 
 _HERE = Path(__file__).parent
 _ROOM_TTL_S = 2 * 86_400  # a broadcast and its longest window, with room to spare
@@ -91,20 +101,29 @@ class RedisStore:
         if some:
             await self._clear([meta, *some], [epoch])
 
-    async def load(self, keys: Sequence[RowKey]) -> list[bytes | None]:
+    async def load(self, keys: Sequence[RowKey], held: Mapping[int, Held] | None = None) -> list[bytes | None]:
         """See Store. One command for each partition among the keys, all of them in one round trip."""
-        partitions = groupby(sorted(set(keys)), key=lambda key: key.partition)
-        calls = [self._load_call(partition, list(group)) for partition, group in partitions]
+        beliefs = held or {}
+        partitions = [(at, list(group)) for at, group in groupby(sorted(set(keys)), key=lambda key: key.partition)]
+        calls = [self._load_call(partition, some, beliefs.get(partition)) for partition, some in partitions]
         replies = await _served(self._load.many([(names, args) for names, args, _ in calls]))
         found: dict[RowKey, bytes | None] = {}
-        for (_, _, order), rows in zip(calls, replies, strict=True):
-            found.update(zip(order, rows, strict=True))
+        doubtful: dict[int, Written] = {}
+        for (partition, _), (_, _, order), reply in zip(partitions, calls, replies, strict=True):
+            if reply[0] == 1:
+                found.update(zip(order, reply[1:], strict=True))
+            else:
+                doubtful[partition] = _doubt(reply)
+        if doubtful:
+            raise NotOwned(doubtful)
         return [found[key] for key in keys]
 
-    def _load_call(self, partition: int, keys: list[RowKey]) -> tuple[list[str], list[str | int], list[RowKey]]:
+    def _load_call(
+        self, partition: int, keys: list[RowKey], held: Held | None
+    ) -> tuple[list[str], list[str | int], list[RowKey]]:
         """Keys and arguments of the script, and which rows it will return."""
-        names: list[str] = []
-        args: list[str | int] = []
+        names: list[str] = [self._meta(partition)]
+        args: list[str | int] = ["", ""] if held is None else [held.epoch, "" if held.offset is None else held.offset]
         order: list[RowKey] = []
         for (is_room, entity), group in groupby(
             sorted(keys, key=lambda key: (key.table == "room", key.id)), key=lambda key: (key.table == "room", key.id)
@@ -268,13 +287,17 @@ class _SSLConnection(_Packed, SSLConnection):
 
 
 def _refusal(write: Checkpoint, reply: _Reply) -> Written:
+    doubt = _doubt(reply)
+    if doubt is Written.REWOUND and reply[1] and int(reply[1]) == write.offset:
+        return Written.APPLIED  # an earlier attempt was applied although its outcome looked otherwise
+    return doubt
+
+
+def _doubt(reply: _Reply) -> Written:
     held = reply[1]
     if reply[0] == -1:
         return Written.FENCED if held else Written.LOST
-    if held == _TORN:
-        return Written.TORN
-    # Already there: an earlier attempt was applied although its outcome looked otherwise.
-    return Written.APPLIED if held and int(held) == write.offset else Written.REWOUND
+    return Written.TORN if held == _TORN else Written.REWOUND
 
 
 async def _served(call: Awaitable[_T]) -> _T:

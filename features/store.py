@@ -46,6 +46,14 @@ class Checkpoint(NamedTuple):
     changes: Changes
 
 
+class Held(NamedTuple):
+    """What an owner believes of its partition."""
+
+    epoch: int
+    offset: int | None
+    """What is stored at least."""
+
+
 class Written(Enum):
     """How a checkpoint ended."""
 
@@ -60,6 +68,15 @@ class Written(Enum):
     """A write stopped halfway; the next claim says so in words."""
 
 
+class NotOwned(Exception):
+    """Rows are not those that their owner left: reading on from them would count events twice, or not at all."""
+
+    def __init__(self, outcomes: Mapping[int, Written]) -> None:
+        super().__init__(", ".join(f"partition {at}: {outcome.value}" for at, outcome in outcomes.items()))
+        self.outcomes = outcomes
+        """By partition: FENCED, LOST, REWOUND or TORN."""
+
+
 class Store(Protocol):
     """Rows and offsets by partition. Every method raises StoreUnavailable when the store cannot serve."""
 
@@ -71,8 +88,11 @@ class Store(Protocol):
         """Delete the partition's rows, unless somebody else has claimed it since: before they are rebuilt."""
         ...
 
-    async def load(self, keys: Sequence[RowKey]) -> list[bytes | None]:
-        """Packed rows in the order of the keys; None for an entity never seen."""
+    async def load(self, keys: Sequence[RowKey], held: Mapping[int, Held] | None = None) -> list[bytes | None]:
+        """Packed rows in the order of the keys; None for an entity never seen.
+
+        `held` is what their owner believes, by partition: raises NotOwned where it is not so. Else anybody may look.
+        """
         ...
 
     async def checkpoint(self, write: Checkpoint) -> Written:
@@ -122,15 +142,29 @@ class MemoryStore:
             held.viewers.clear()
             held.rooms.clear()
 
-    async def load(self, keys: Sequence[RowKey]) -> list[bytes | None]:
+    async def load(self, keys: Sequence[RowKey], held: Mapping[int, Held] | None = None) -> list[bytes | None]:
+        outcomes = {partition: self._doubt(partition, belief) for partition, belief in (held or {}).items()}
+        if doubtful := {partition: outcome for partition, outcome in outcomes.items() if outcome is not None}:
+            raise NotOwned(doubtful)
         blobs: list[bytes | None] = []
         for key in keys:
-            held = self._partitions.get(key.partition, _Partition())
+            rows = self._partitions.get(key.partition, _Partition())
             if key.table == "room":
-                blobs.append(held.rooms.get(key.id))
+                blobs.append(rows.rooms.get(key.id))
             else:
-                blobs.append(held.viewers.get(key.id, {}).get(key.streamer))
+                blobs.append(rows.viewers.get(key.id, {}).get(key.streamer))
         return blobs
+
+    def _doubt(self, partition: int, belief: Held) -> Written | None:
+        """What is wrong with a belief, if anything."""
+        found = self._partitions.get(partition)
+        if found is None:
+            return Written.LOST
+        if found.epoch != belief.epoch:
+            return Written.FENCED
+        if belief.offset is not None and (found.offset is None or found.offset < belief.offset):
+            return Written.REWOUND
+        return None
 
     async def checkpoint(self, write: Checkpoint) -> Written:
         held = self._partitions.get(write.partition)

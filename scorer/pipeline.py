@@ -10,16 +10,17 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.ladder import Mode
-from features.engine import Batch, Changes, FeatureEngine
+from features.engine import Batch, Changes, FeatureEngine, RowKey
 from features.events import Event, Reject, decode
 from features.kernel import CLAMPED, COLD_START, FRESH, LATE, UNMATCHED
-from features.store import Store
+from features.store import Held, NotOwned, Store, Written
 from scorer.batcher import Portion
 from scorer.kafka.sink import Message, Outgoing
 from scorer.lanes import Lanes, Part
@@ -78,7 +79,8 @@ class Topics:
 class Pipeline:
     """The steps, and what they need. `clock` gives milliseconds since 1970; no feature depends on it.
 
-    `patiently` runs a call to the store and, when the store cannot serve, waits and runs it again.
+    `patiently` runs a call to the store and, when the store cannot serve, waits and runs it again. `refused` is told of
+    a lease whose rows are not as it left them, and must make it lost; where there is one owner only, nobody need be.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Pipeline:
         fingerprint: str,
         clock: Callable[[], float],
         patiently: Callable[[Callable[[], Awaitable[list[bytes | None]]]], Awaitable[list[bytes | None]]],
+        refused: Callable[[Lease, Written], None] | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -103,6 +106,7 @@ class Pipeline:
         self._fingerprint = fingerprint
         self._clock = clock
         self._patiently = patiently
+        self._refused = refused
         self._uncut: dict[Lease, list[Batch]] = {}  # computed since the last cut
         self._handed: asyncio.Future[None] | None = None  # done once the batch read last is with the sink
 
@@ -121,8 +125,7 @@ class Pipeline:
         batch = self._engine.prepare(decoded.events, partitions.tolist(), [record.timestamp for record in records])
         decoded_ms = self._clock()
         if batch.missing:
-            rows = await self._patiently(lambda: self._store.load(batch.missing))
-            self._engine.admit(batch.missing, rows)
+            self._engine.admit(batch.missing, await self._load(batch.missing, portions))
         loaded_ms = self._clock()
         computed = self._engine.compute(batch)
         for portion in portions:
@@ -161,6 +164,25 @@ class Pipeline:
             wanted &= np.array([event.type in self._score_on for event in decoded.events], np.bool_)
         self._decide(work, index, wanted, computed.status)
         return work
+
+    async def _load(self, missing: Sequence[RowKey], portions: Sequence[Portion]) -> list[bytes | None]:
+        """Rows in the order of the keys; none for a partition that turns out not to be ours any more.
+
+        A member that was frozen would else mix rows of the new owner into its own, and score events by the mixture.
+        """
+        leases = {portion.lease.partition: portion.lease for portion in portions}
+        while True:
+            held = {partition: Held(lease.epoch, lease.stored) for partition, lease in leases.items()}
+            keys = [key for key in missing if key.partition in held]
+            try:
+                rows = dict(zip(keys, await self._patiently(partial(self._store.load, keys, held)), strict=True))
+            except NotOwned as found:
+                if self._refused is None:
+                    raise
+                for partition, outcome in found.outcomes.items():
+                    self._refused(leases.pop(partition), outcome)
+            else:
+                return [rows.get(key) for key in missing]
 
     def cut(self, lease: Lease) -> Cut | None:
         """A partition's rows changed since its last cut, as of now; None without a batch since. Between batches only.

@@ -99,9 +99,10 @@ class Service:
             deadline_ms=batching.deadline_ms,
             publish_late=batching.publish_late,
         )
+        self._outcomes = _Outcomes(self._engine, self._ownership, self.metrics, self.health)
         self._checkpointer = Checkpointer(
             self._store,
-            _Outcomes(self._engine, self._ownership, self.metrics, self.health),
+            self._outcomes,
         )
         self._fingerprint = print_
         self._server = WebServer(self.health.pages(self.metrics), config.server.host, config.server.port)
@@ -180,6 +181,7 @@ class Service:
             fingerprint=self._fingerprint,
             clock=_now_ms,
             patiently=patiently,
+            refused=self._outcomes.refused,
         )
         return Loop(
             self._source,

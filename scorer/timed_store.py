@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from features.engine import RowKey
-from features.store import Checkpoint, Claim, Store, Written
+from features.store import Checkpoint, Claim, Held, Store, Written
 from scorer.metrics import RedisCall
 
 _T = TypeVar("_T")
@@ -27,8 +27,8 @@ class TimedStore:
     async def clear(self, partition: int, epoch: int) -> None:
         await self._store.clear(partition, epoch)
 
-    async def load(self, keys: Sequence[RowKey]) -> list[bytes | None]:
-        return await self._timed("load", self._store.load(keys))
+    async def load(self, keys: Sequence[RowKey], held: Mapping[int, Held] | None = None) -> list[bytes | None]:
+        return await self._timed("load", self._store.load(keys, held))
 
     async def checkpoint(self, write: Checkpoint) -> Written:
         return await self._timed("checkpoint", self._store.checkpoint(write))

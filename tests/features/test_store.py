@@ -6,7 +6,7 @@ import pytest
 
 from features.engine import Changes, RowKey, ViewerChange
 from features.redis_store import RedisStore, connect
-from features.store import Checkpoint, MemoryStore, StaleClaim, Store, Written
+from features.store import Checkpoint, Held, MemoryStore, NotOwned, StaleClaim, Store, Written
 
 P = 3
 
@@ -49,6 +49,26 @@ async def test_a_claim_of_an_older_generation_is_refused(store: Store) -> None:
     await store.claim(P, 6, "new")
     with pytest.raises(StaleClaim, match="generation 6"):
         await store.claim(P, 5, "late")
+
+
+async def test_rows_are_not_handed_to_an_owner_who_is_not_it_or_knows_better(store: Store) -> None:
+    keys = [RowKey(P, "viewer", "u"), RowKey(P + 1, "viewer", "u")]
+    for partition in (P, P + 1):
+        await store.claim(partition, 1, "a")
+        await store.checkpoint(Checkpoint(partition, 1, None, 10, changes({"u": viewer(b"row")})))
+    for known in (None, 9, 10):
+        assert await store.load(keys, {P: Held(1, known), P + 1: Held(1, 10)}) == [b"row", b"row"]
+    with pytest.raises(NotOwned) as found:
+        await store.load(keys, {P: Held(1, 11), P + 1: Held(1, 10)})
+    assert found.value.outcomes == {P: Written.REWOUND}
+    await store.claim(P, 2, "b")
+    with pytest.raises(NotOwned) as found:
+        await store.load(keys, {P: Held(1, 10), P + 1: Held(1, 10)})
+    assert found.value.outcomes == {P: Written.FENCED}
+    with pytest.raises(NotOwned) as found:
+        await store.load([RowKey(P + 2, "room", "r")], {P + 2: Held(1, 10)})
+    assert found.value.outcomes == {P + 2: Written.LOST}
+    assert await store.load(keys) == [b"row", b"row"]
 
 
 async def test_rows_are_cleared_by_their_owner_and_by_nobody_else(store: Store) -> None:

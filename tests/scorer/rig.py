@@ -16,7 +16,7 @@ from engines.model import Scores
 from features.catalogue import HISTORY_LENGTH, N_CHANNELS, N_FEATURES
 from features.engine import FeatureEngine, RowKey
 from features.events import Event, encode
-from features.store import Checkpoint, Claim, MemoryStore, StoreUnavailable, Written
+from features.store import Checkpoint, Claim, Held, MemoryStore, StoreUnavailable, Written
 from scorer.batcher import Batcher, ServiceTimes
 from scorer.checkpointer import Checkpointer
 from scorer.kafka.sink import Message, Outgoing
@@ -142,10 +142,10 @@ class FaultyStore(MemoryStore):
         await self._serve()
         return await super().claim(partition, generation, owner)
 
-    async def load(self, keys: Sequence[RowKey]) -> list[bytes | None]:
+    async def load(self, keys: Sequence[RowKey], held: Mapping[int, Held] | None = None) -> list[bytes | None]:
         self.loads += 1
         await self._serve()
-        return await super().load(keys)
+        return await super().load(keys, held)
 
     async def publish_shares(self, shares: Mapping[int, Mapping[str, bytes]]) -> None:
         await self._serve()
@@ -267,6 +267,7 @@ class Member:
             fingerprint="f" * 16,
             clock=lambda: self.now_ms,
             patiently=patiently,
+            refused=self.refused,
         )
         self.loop = Loop(
             cast(Any, self.source),

@@ -188,3 +188,19 @@ async def published(member: Member, scores: int) -> None:
     async with asyncio.timeout(5):
         while len(member.sink.published) < scores:  # noqa: ASYNC110 -- the turns of the loop are what is tested
             await asyncio.sleep(0)
+
+
+async def test_rows_are_not_read_on_from_once_another_owner_was_there() -> None:
+    """A member that was frozen would mix what the other has counted into its own rows, and score by the mixture."""
+    log, store, sink = filled(4), FaultyStore(), ListSink()
+    frozen = Member(log, store, sink, name="frozen")
+    frozen.start(0)
+    await frozen.until(0, 4)
+    log.generation = 2
+    await store.claim(0, 2, "other")
+    log.records[0].append(say(4, "not in memory"))
+    async with asyncio.timeout(5):
+        while 0 not in frozen.ownership.stopped:  # noqa: ASYNC110 -- the turns of the loop are what is tested
+            await asyncio.sleep(0)
+    assert sink.offsets(0) == [0, 1, 2, 3]
+    await frozen.end()
