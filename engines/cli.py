@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from engines.commands import building, models, releasing
+from engines.commands import building, measuring, models, releasing
 from engines.model import ModelError
 
 _ABOUT: Final = "Models of tipping intent and the engines made from them: train, build, judge, sign, serve, go back."
@@ -18,6 +18,7 @@ _EPILOG: Final = """the usual way:
   tipstream-engine promote 3f2a                                    sign it and have it serve; what served is kept
   tipstream-engine rollback                                        the version before serves again
   tipstream-engine list                                            what there is, what passed, what serves
+  tipstream-engine bench 3f2a var/models/mine                      how fast they are here, side by side
 
 A version is named by the beginning of its id, by `serving` or `previous`, or by its folder. `keygen` makes the keys
 that promoting needs, once. `tipstream-engine COMMAND --help` explains each; docs/engines.md explains the whole.
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     models.add_commands(commands)
     building.add_commands(commands)
+    measuring.add_commands(commands)
     releasing.add_commands(commands)
     return parser
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import rich
 from rich.table import Table
 
 from engines.commands.releasing import add_repository, name_version
-from engines.commands.tables import show
+from engines.commands.tables import show, status
 from engines.gate.energy import Plan
 from engines.gate.limits import Limits, read_limits
 from engines.gate.verdict import Verdict, write_verdict
@@ -119,7 +116,7 @@ def _build(options: argparse.Namespace) -> None:
         level=options.level,
     )
     ranges = _ranges(artifact, options.traffic) if options.precision == "int8" else None
-    with _status() as say:
+    with status() as say:
         folder = build(
             artifact,
             settings,
@@ -161,7 +158,7 @@ def _verify(options: argparse.Namespace) -> int:
     energy = None
     if options.energy:
         energy = Plan(seconds=options.energy, grid_g_per_kwh=options.grid, pue=options.pue)
-    with _status() as say:
+    with status() as say:
         traffic = read_traffic(options.traffic, read_manifest(folder), progress=say)
         verdict = verify(
             folder,
@@ -216,10 +213,3 @@ def _print(version: str, verdict: Verdict, out: Path) -> None:
     outcome = f"did not pass the gate: {failed} of {len(verdict.checks)} checks failed" if failed else "passed the gate"
     print(f"Version {version} {outcome}. {out / 'report.html'}: open it in a browser.", end=" ")
     print("" if failed else f"Next: tipstream-engine promote {version}")
-
-
-@contextmanager
-def _status() -> Iterator[Callable[[str], None]]:
-    """Show what is being done, in a line that goes away."""
-    with rich.get_console().status("") as status:
-        yield status.update

@@ -1,7 +1,9 @@
-"""Tables on the terminal; in a file or pipe they are as wide as they need to be."""
+"""What is shown on the terminal: tables, as wide as they need to be in a file or pipe, and what is being done."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import rich
@@ -15,3 +17,10 @@ def show(table: Table) -> None:
     """Print a table."""
     console = rich.get_console()
     (console if console.is_terminal else Console(width=_PIPED_WIDTH)).print(table)
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """Show what is being done, in a line that goes away."""
+    with rich.get_console().status("") as line:
+        yield line.update

@@ -56,7 +56,7 @@ def verify(
     fingerprint = read_manifest(folder).features
     judged = contents(folder)
     with ExitStack() as stack:
-        opened, candidate = stack.enter_context(_loaded(folder, fingerprint, progress))
+        opened, candidate = stack.enter_context(loaded(folder, fingerprint, progress))
         artifact = opened if isinstance(opened, Artifact) else opened.artifact
         lowered = isinstance(opened, Engine) and opened.facts.settings.precision != "fp32"
         reference = OnnxModel(artifact)
@@ -64,7 +64,7 @@ def verify(
         named, serving, rival = _rival(stack, folder, against, fingerprint, artifact, progress)
         models = [("this version", candidate), *([("serving", serving)] if serving else [])]
         if lowered and exact is not None:
-            models.append(("FP32 engine", stack.enter_context(_loaded(exact, fingerprint, progress))[1]))
+            models.append(("FP32 engine", stack.enter_context(loaded(exact, fingerprint, progress))[1]))
 
         sample = traffic.sample
         progress("comparing with the FP32 reference")
@@ -83,7 +83,7 @@ def verify(
         spent, note = _energy(candidate, isinstance(opened, Engine), (features, history), options.energy, progress)
         same_device = serving is not None and isinstance(serving, OnnxModel) == isinstance(candidate, OnnxModel)
         return Verdict(
-            subject=_subject(opened),
+            subject=describe(opened),
             files=judged,
             judged=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             machine=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
@@ -115,7 +115,7 @@ def _spread(sample: Sample) -> speed.Rows:
 
 
 @contextmanager
-def _loaded(folder: Path, features: str, progress: Callable[[str], None]) -> Iterator[tuple[Artifact | Engine, Model]]:
+def loaded(folder: Path, features: str, progress: Callable[[str], None]) -> Iterator[tuple[Artifact | Engine, Model]]:
     opened = read_either(folder, features=features)
     if isinstance(opened, Engine):
         progress(f"loading {folder} in a process of its own")
@@ -142,10 +142,10 @@ def _rival(
     if manifest.features != features:
         return f"{against.name}, which takes other features: not compared", None, False
     try:
-        opened, model = stack.enter_context(_loaded(against, features, progress))
+        opened, model = stack.enter_context(loaded(against, features, progress))
     except ModelError as error:  # made for another machine, say
         return f"{against.name}, which does not run here: not compared ({error})", None, False
-    return f"{against.name}: {_subject(opened)}", model, manifest.sha256 != artifact.manifest.sha256
+    return f"{against.name}: {describe(opened)}", model, manifest.sha256 != artifact.manifest.sha256
 
 
 def _energy(
@@ -162,7 +162,8 @@ def _energy(
         return None, str(error)
 
 
-def _subject(opened: Artifact | Engine) -> str:
+def describe(opened: Artifact | Engine) -> str:
+    """Say in words what was opened."""
     manifest = opened.manifest
     name = f"{manifest.name} {manifest.version}"
     if isinstance(opened, Artifact):

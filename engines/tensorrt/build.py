@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.child import Ended, converse, missing, own
 from engines.cpu import OnnxModel
@@ -53,7 +54,7 @@ def build(
         settings=settings,
         cache=str(cache),
         ranges=dict(ranges or {}),
-        known=pack_known(known or _draw(artifact)),
+        known=pack_known(known or _known(artifact)),
         token=secrets.token_hex(4),
     )
     step = "starting the builder"
@@ -89,16 +90,20 @@ def build(
     raise ModelError(missing(ended.last_words) or _died(ended))
 
 
-def _draw(artifact: Artifact) -> Known:
-    """Rows of every magnitude that the model may meet, the second half without any history."""
-    manifest: Manifest = artifact.manifest
+def draw(manifest: Manifest, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Make up n rows of every magnitude that a model may meet, with histories of every length."""
     rng = np.random.default_rng(7)
-    features = rng.exponential(2.0, (_KNOWN_ROWS, manifest.n_features)).astype(np.float32)
-    history = rng.exponential(2.0, (_KNOWN_ROWS, *manifest.history)).astype(np.float32)
+    features = rng.exponential(2.0, (n, manifest.n_features)).astype(np.float32)
+    history = rng.exponential(2.0, (n, *manifest.history)).astype(np.float32)
     history[:, :, 0] = rng.integers(1, 12, history.shape[:2])  # codes of types
-    known = rng.integers(0, manifest.history[0] + 1, _KNOWN_ROWS)
-    known[: _KNOWN_ROWS // 8] = manifest.history[0]
+    known = rng.integers(0, manifest.history[0] + 1, n)
+    known[: n // 8] = manifest.history[0]
     history[np.arange(manifest.history[0]) >= known[:, None]] = 0
+    return features, history
+
+
+def _known(artifact: Artifact) -> Known:
+    features, history = draw(artifact.manifest, _KNOWN_ROWS)
     reference = OnnxModel(artifact)
     try:
         return Known(features, history, reference.infer(features, history))

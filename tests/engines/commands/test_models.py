@@ -36,7 +36,7 @@ def test_an_empty_folder_is_answered_in_words(
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "show", "build", "verify", "list", "keygen", "sign", "promote", "rollback", "gc"]
+    "command", ["train", "show", "build", "verify", "bench", "list", "keygen", "sign", "promote", "rollback", "gc"]
 )
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as exited:
