@@ -23,7 +23,7 @@ SETTINGS = (
 
 #: All that the store's user must be allowed, and nothing more: what follows `ACL SETUSER NAME`.
 RIGHTS = (
-    *("~ts:*", "+ping", "+hello", "+select", "+cluster|slots", "+eval", "+evalsha"),
+    *("~ts:*", "+ping", "+hello", "+select", "+command", "+cluster|slots", "+eval", "+evalsha"),
     *("+hget", "+hmget", "+hset", "+hgetall", "+set", "+get", "+del", "+unlink", "+expire", "+scan"),
 )
 
@@ -83,7 +83,9 @@ async def look(
         nodes = [await _node(client, place) for place in places]
         missing, denied = await _refused(client)
         return Deployment(nodes, denied, missing)
-    except (RedisError, RedisClusterException, OSError) as error:
+    except RedisClusterException as error:  # the client says so, too, when it may not ask about the cluster
+        raise RedisAccessError(f"{error}; if it is one, our user may lack +command or +cluster|slots") from error
+    except (RedisError, OSError) as error:
         raise RedisAccessError(str(error) or type(error).__name__) from error
     finally:
         await client.aclose()

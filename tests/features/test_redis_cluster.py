@@ -6,23 +6,27 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from features.engine import Changes, RowKey, ViewerChange
+from features.redis_admin import RIGHTS, RedisAccessError, look
 from features.redis_store import RedisStore, connect
 from features.store import Checkpoint, StaleClaim, StoreUnavailable, Written
-from tests.services.redis_cluster import RedisCluster
+from tests.services.redis_cluster import RedisCluster, ask
 
 pytestmark = pytest.mark.redis
 
 PARTITIONS: Final = 6
+CHECK: Final[dict[str, Any]] = {"cafile": None, "cluster": True, "timeout_s": 1.0}
 
 
 @asynccontextmanager
-async def opened(cluster: RedisCluster, group: str) -> AsyncIterator[RedisStore]:
-    client = connect(cluster.url, username=None, password=None, cafile=None, cluster=True, timeout_s=1.0)
+async def opened(
+    cluster: RedisCluster, group: str, *, username: str | None = None, password: str | None = None
+) -> AsyncIterator[RedisStore]:
+    client = connect(cluster.url, username=username, password=password, cafile=None, cluster=True, timeout_s=1.0)
     store = RedisStore(client, group=group, topic="t", fingerprint="0123456789abcdef", ttl_s=3_600)
     try:
         yield store
@@ -173,6 +177,32 @@ async def test_a_primary_dies_under_load(redis_cluster: RedisCluster) -> None:
             await owner.verify()
     await asyncio.to_thread(primary.start)
     await asyncio.to_thread(redis_cluster.settle)
+
+
+async def test_the_rights_that_ship_are_enough_on_a_cluster_and_missing_ones_are_told(
+    redis_cluster: RedisCluster,
+) -> None:
+    for node in redis_cluster.nodes:
+        for user, rights in (("enough", RIGHTS), ("less", [*RIGHTS, "-hset", "-cluster|slots"])):
+            ask(node, "ACL", "SETUSER", user, "reset", "on", ">secret", "-@all", *rights)
+        ask(node, "ACL", "LOG", "RESET")
+    async with opened(redis_cluster, "rights", username="enough", password="secret") as store:
+        for partition in range(PARTITIONS):
+            claim = await store.claim(partition, 1, "a")
+            changes = Changes({"v": ViewerChange(False, b"1", {"s": b"2"})}, {"r": b"3"})
+            assert await store.checkpoint(Checkpoint(partition, claim.epoch, None, 1, changes)) is Written.APPLIED
+        keys = [RowKey(partition, "viewer", "v") for partition in range(PARTITIONS)]
+        assert await store.load(keys) == [b"1"] * PARTITIONS
+        await store.publish_shares({0: {"r": b"share"}})
+        assert await store.read_shares(["r"]) == [{0: b"share"}]
+        await store.clear(0, 1)
+    refused = [entry for node in redis_cluster.nodes for entry in ask(node, "ACL", "LOG")]
+    assert refused == []
+    found = await look(redis_cluster.url, username="enough", password="secret", **CHECK)
+    assert (found.denied, list(found.missing)) == ("", [])
+    assert len(found.nodes) == 3
+    with pytest.raises(RedisAccessError, match=r"may lack \+command or \+cluster\|slots"):
+        await look(redis_cluster.url, username="less", password="secret", **CHECK)
 
 
 async def test_a_cluster_of_which_no_node_answers_is_waited_for() -> None:

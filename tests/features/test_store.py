@@ -11,14 +11,16 @@ from features.store import Checkpoint, Held, MemoryStore, NotOwned, StaleClaim, 
 P = 3
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
+@pytest.fixture(params=["memory", *(pytest.param(kind, marks=pytest.mark.redis) for kind in ("redis", "cluster"))])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryStore()
         return
-    url = request.getfixturevalue("redis_url")
-    client = connect(url, username=None, password=None, cafile=None, cluster=False, timeout_s=2.0)
-    store = RedisStore(client, group="g", topic="t", fingerprint="0123456789abcdef", ttl_s=3600)
+    cluster = request.param == "cluster"
+    url = request.getfixturevalue("redis_cluster").url if cluster else request.getfixturevalue("redis_url")
+    client = connect(url, username=None, password=None, cafile=None, cluster=cluster, timeout_s=2.0)
+    # By the test's name: a cluster has one database for all of them.
+    store = RedisStore(client, group=request.node.name, topic="t", fingerprint="0123456789abcdef", ttl_s=3600)
     yield store
     await store.close()
 
