@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import engines
 from engines.gate.verdict import read_verdict
 from engines.manifest import Artifact
@@ -24,12 +26,13 @@ def type_(folder: Path, module: str, *arguments: str | Path, status: int = 0) ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=55,
+        timeout=120,
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
 
 
+@pytest.mark.timeout(180)  # five processes, the kernel compiled in one of them
 def test_a_recording_says_whether_a_model_may_serve(tmp_path: Path) -> None:
     made = "day.parquet", "--rate", "8", "--duration", "25m", "--viewers", "100", "--tips", "40"
     type_(tmp_path, "replay.cli", "simulate", *made)
