@@ -6,6 +6,8 @@ Facts about aiokafka 0.14 that shape this file:
 * A batch that the broker refuses has used up its sequence numbers all the same, so that every later batch of that
   partition is out of sequence, for ever. The cure is a new producer, and to send again all that is not acknowledged, in
   its order; readers drop what they have seen by the `src-off` header.
+* That holds for a broker that knows the producer. Of one that it has not seen it takes any sequence number, so that a
+  second batch would get ahead of a refused first one: it waits for the first one's acknowledgement.
 * Sequence numbers run into the negative after 2**31 records of one partition, which brokers refuse: a producer is
   replaced before that.
 * An idempotent producer retries for ever, and its `stop` waits for ever, while Kafka is away.
@@ -17,10 +19,11 @@ import logging
 from asyncio import FIRST_COMPLETED
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerClosed
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from scorer.config import Kafka
 from scorer.kafka.client import REQUEST_TIMEOUT_MS, options
@@ -65,6 +68,7 @@ class Sink:
         self._recreated = recreated
         self._producer: AIOKafkaProducer | None = None
         self._written: Counter[tuple[str, int]] = Counter()
+        self._first: dict[tuple[str, int], asyncio.Future[object]] = {}  # acknowledgement of a partition's first batch
         self._waiting: dict[_Publication, None] = {}  # not acknowledged, oldest first
         self._order = asyncio.Lock()  # held while a publication is handed over, so that they keep their order
         self._broken = asyncio.Event()
@@ -135,12 +139,29 @@ class Sink:
         batch = producer.create_batch()
         for key, value, headers in messages:
             if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:  # full
-                pending.append(await producer.send_batch(batch, topic, partition=partition))
+                pending.append(await self._send_batch(producer, batch, topic, partition))
                 batch = producer.create_batch()
                 batch.append(key=key, value=value, timestamp=None, headers=headers)
-        pending.append(await producer.send_batch(batch, topic, partition=partition))
+        pending.append(await self._send_batch(producer, batch, topic, partition))
         self._written[topic, partition] += len(messages)
         return pending
+
+    async def _send_batch(
+        self, producer: AIOKafkaProducer, batch: BatchBuilder, topic: str, partition: int
+    ) -> "asyncio.Future[object]":
+        """Hand over one batch; a partition's second one only when the first is acknowledged. Raises KafkaError."""
+        first = self._first.get((topic, partition))
+        if first is not None and not first.done():
+            broken = asyncio.ensure_future(self._broken.wait())
+            either: list[asyncio.Future[Any]] = [first, broken]
+            await asyncio.wait(either, timeout=_SILENCE_S, return_when=FIRST_COMPLETED)
+            broken.cancel()
+            if not first.done():
+                raise KafkaTimeoutError(f"no acknowledgement of the first batch of {topic}-{partition}")
+            first.result()  # raises what the broker had against it
+        acknowledgement: asyncio.Future[object] = await producer.send_batch(batch, topic, partition=partition)
+        self._first.setdefault((topic, partition), acknowledgement)
+        return acknowledgement
 
     def _fail(self, producer: AIOKafkaProducer | None, error: BaseException) -> None:
         """Have the producer replaced; once, however many batches fail with it."""
@@ -158,6 +179,7 @@ class Sink:
                     await self._retire(self._producer, timeout_s=1.0)
                 self._producer = await self._reconnect()
                 self._written.clear()
+                self._first.clear()
                 self._broken.clear()
                 for publication in list(self._waiting):
                     if not publication.acknowledged.done():
