@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from engines.model import ModelError
 from scorer import cli, config
 
 
@@ -27,9 +28,9 @@ class Trick(msgspec.Struct, frozen=True):
     """What to do at a call of a method."""
 
     at: str
-    """`module:Class.method`."""
+    """`module:Class.method`, or `module:function`."""
     then: Literal["die", "block", "wait", "raise", "spoil"]
-    """SIGKILL; hold up the whole event loop; hold up this call; fail; turn floats in the result into NaN."""
+    """SIGKILL; hold up the event loop; hold up this call; fail as a model does; make NaN of the first argument."""
     when: Literal["before", "after"] = "before"
     nth: int = 1
     """At which call, from 1; `after`, calls that returned nothing (an empty poll) do not count."""
@@ -69,11 +70,12 @@ def play(trick: Trick) -> None:
 
     def plain(*args: Any, **options: Any) -> Any:
         if trick.when == "before" and due(None):
-            _do(trick)
+            if trick.then == "spoil":
+                args = (type(args[0])(*(array * float("nan") for array in args[0])), *args[1:])
+            else:
+                _do(trick)
         outcome = method(*args, **options)
         if trick.when == "after" and due(outcome):
-            if trick.then == "spoil":
-                return type(outcome)(*(array * float("nan") for array in outcome))
             _do(trick)
         return outcome
 
@@ -81,10 +83,12 @@ def play(trick: Trick) -> None:
 
 
 def resolve(at: str) -> tuple[Any, str]:
-    """Return the class and the method's name. Raises AttributeError when there is none."""
+    """Return the class or module, and the name in it. Raises AttributeError when there is none."""
     module, _, path = at.partition(":")
-    kind, _, name = path.partition(".")
-    owner = getattr(importlib.import_module(module), kind)
+    kind, _, name = path.rpartition(".")
+    owner = importlib.import_module(module)
+    if kind:
+        owner = getattr(owner, kind)
     getattr(owner, name)
     return owner, name
 
@@ -101,7 +105,7 @@ def _do(trick: Trick) -> None:
     if trick.then == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     elif trick.then == "raise":
-        raise RuntimeError(f"failed on demand, {trick.when} {trick.at}")
+        raise ModelError(f"failed on demand, {trick.when} {trick.at}")
     else:
         time.sleep(trick.seconds)
 

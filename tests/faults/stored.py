@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,6 +12,8 @@ from features.catalogue import fingerprint
 from features.redis_store import RedisStore, connect
 from tests.features.harness import Rows
 from tests.integration.member import Setup
+
+_STEP_S = 0.02
 
 
 class Stored:
@@ -43,6 +46,16 @@ class Stored:
                 continue
             self._offsets[partition] = int(held) if held and held.isdigit() else 0
         return dict(self._offsets)
+
+    async def fresh(self) -> int:
+        """The sum of all offsets as of now, as soon as Redis answers."""
+        while True:
+            try:
+                held = [await self.client.hget(self.meta(partition), "offset") for partition in self._offsets]
+            except (RedisError, OSError):
+                await asyncio.sleep(_STEP_S)
+                continue
+            return sum(int(offset) if offset and offset.isdigit() else 0 for offset in held)
 
     async def rows(self, partition: int) -> Rows:
         """All rows of a partition."""

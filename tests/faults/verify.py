@@ -56,6 +56,8 @@ class Verdict(msgspec.Struct):
     """Scores in the topic that the `src-off` rule drops."""
     identical: int = 0
     """Of these, how many are equal to the first to the last digit."""
+    furthest: float = 0.0
+    """The largest difference of a probability from the first, among the others; where rooms are mixed, of any size."""
     rows: int = 0
     probed: int = 0
     lost: list[Place] = []
@@ -69,7 +71,7 @@ class Verdict(msgspec.Struct):
     def told(self) -> dict[str, Any]:
         """Counts, and the first few of each kind of trouble."""
         return {
-            name: value if isinstance(value, int) else {"count": len(value), "first": value[:5]}
+            name: value if isinstance(value, int | float) else {"count": len(value), "first": value[:5]}
             for name, value in msgspec.structs.asdict(self).items()
         }
 
@@ -173,8 +175,9 @@ def _compare_repeat(verdict: Verdict, place: Place, first: Score | None, again: 
         return
     differ = [name for name in _SAME if getattr(first, name) != getattr(again, name)]
     verdict.identical += not differ
-    close = np.allclose(list(first.p_tip.values()), list(again.p_tip.values()), 0, _CLOSE)
-    if exact and (not close or {"event_id", "viewer_id", "cold_start"} & set(differ)):
+    apart = max(abs(first.p_tip[at] - again.p_tip[at]) for at in first.p_tip)
+    verdict.furthest = max(verdict.furthest, apart)
+    if exact and (apart > _CLOSE or {"event_id", "viewer_id", "cold_start"} & set(differ)):
         verdict.contradictory.append((place, f"{differ}: {first} then {again}"))
 
 

@@ -63,9 +63,9 @@ class World:
 
     async def moves(self, what: str, *, since: float, seconds: float = 60.0) -> float:
         """Wait until the store's offsets grow; the seconds since `since` (monotonic)."""
-        before = sum((await self.stored.offsets()).values())
         async with asyncio.timeout(seconds):
-            while sum((await self.stored.offsets()).values()) <= before:  # noqa: ASYNC110 -- another process says when
+            before = await self.stored.fresh()
+            while await self.stored.fresh() <= before:  # noqa: ASYNC110 -- another process says when
                 await asyncio.sleep(_STEP_S)
         took = time.monotonic() - since
         self.history.measure(what, took)
