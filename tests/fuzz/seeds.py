@@ -89,6 +89,7 @@ def _recording() -> list[bytes]:
 
 
 _MADE: Final = {
+    "decoder": _records,
     "records": _records,
     "letters": _letters,
     "rows": _rows,

@@ -54,8 +54,20 @@ class Taken(NamedTuple):
     value: bytes | None
 
 
+def decoder(data: bytes) -> None:
+    """A record, key and value apart by a tab: an event, of a type of tomorrow, or a dead letter."""
+    key, tab, value = data.partition(b"\t")
+    taken = Taken(0, _BROKER_MS, key if tab else None, value)
+    decoded = decode([taken.value], [taken.key])
+    assert len(decoded.events) + len(decoded.rejects) + decoded.unknown == 1
+    for reject in decoded.rejects:
+        _letter(taken, reject)
+    for event in decoded.events:
+        assert decode([encode(event)], [taken.key]).events == [event]
+
+
 def records(data: bytes) -> None:
-    """Records, one a line, key and value apart by a tab: decoded, counted, scored or put among the dead letters."""
+    """Records, one a line, as for the decoder: those that are events build upon each other, and are scored."""
     taken = []
     for offset, line in enumerate(data.split(b"\n")):
         first, tab, rest = line.partition(b"\t")
@@ -63,11 +75,6 @@ def records(data: bytes) -> None:
     decoded = decode([record.value for record in taken], [record.key for record in taken])
     assert len(decoded.events) + len(decoded.rejects) + decoded.unknown == len(taken)
     assert len(decoded.events) == len(decoded.index)
-    for reject in decoded.rejects:
-        _letter(taken[reject.index], reject)
-    for event, index in zip(decoded.events, decoded.index, strict=True):
-        key = taken[index].key
-        assert decode([encode(event)], [key]).events == [event]
     if decoded.events:
         _computed(decoded.events, [taken[index] for index in decoded.index])
 
@@ -198,5 +205,5 @@ def _in_words(error: Exception) -> None:
 
 
 TARGETS: Final[dict[str, Target]] = {
-    target.__name__: target for target in (records, letters, rows, stored, configuration, manifest, recording)
+    target.__name__: target for target in (decoder, records, letters, rows, stored, configuration, manifest, recording)
 }
