@@ -35,6 +35,7 @@ from replay.recording import RecordingError
 
 _KEY: Final = b"tipstream.scores"
 _ROW_GROUP: Final = 131_072
+_REPEATED: Final = ["viewer_id", "room_id", "tier", "mode"]  # columns whose values come again and again
 _TEXT: Final = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -95,7 +96,7 @@ class ScoreWriter:
         self._held: list[pa.RecordBatch] = []
         self._waiting = 0
         try:
-            self._file = pq.ParquetWriter(self._partial, self._schema, compression="zstd")
+            self._file = pq.ParquetWriter(self._partial, self._schema, compression="zstd", use_dictionary=_REPEATED)
         except OSError as error:
             raise RecordingError(f"{path} cannot be written: {error.strerror or error}.") from error
 

@@ -22,6 +22,7 @@ from scorer.record import Record
 ROOM_MS: Final = 250
 """How often partitions tell each other of rooms: as `features.room_refresh_ms` has it by default."""
 
+_COLUMNS: Final = ("key", "value", "partition", "offset", "headers", "timestamp_ms")
 _CHUNK: Final = 16_384  # records read from the file at once
 
 
@@ -76,7 +77,7 @@ class Taker:
         """Cut a recording into batches."""
         first, named = 0, None
         ends: Counter[int] = Counter()  # next offset of each partition, for records that never were on Kafka
-        for batch in recording.columns(_CHUNK):
+        for batch in recording.columns(_CHUNK, _COLUMNS):
             columns = {name: batch.column(name) for name in batch.schema.names}
             times = columns["timestamp_ms"].to_numpy()
             clock = np.maximum.accumulate(np.maximum(times, self.now_ms))  # timestamps of several partitions cross
