@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.cpu import OnnxModel
+from engines.folder import load, read_either
 from engines.ladder import Answer, Ladder
 from engines.manifest import read_manifest
 from engines.model import Model
@@ -126,7 +126,7 @@ def _model(folder: Path, score: Score) -> Model:
             f"{score.model} scored the event, and {folder} holds {manifest.name}:{manifest.version}: name the folder "
             "of the former with --model."
         )
-    return PriorModel(manifest) if score.mode == "prior" else OnnxModel.load(folder, features=fingerprint())
+    return PriorModel(manifest) if score.mode == "prior" else load(read_either(folder, features=fingerprint()))
 
 
 async def _found(event_id: str, events: Sequence[Path], advance: Callable[[int], None]) -> tuple[Work, int, int]:

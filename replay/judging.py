@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from engines.cpu import OnnxModel
+from engines.folder import load, read_either
 from engines.manifest import read_manifest
 from engines.model import Model
 from engines.prior import PriorModel
@@ -89,7 +89,9 @@ def add_commands(commands: Any) -> None:
     scored.set_defaults(run=_score)
     scored.add_argument("recording", type=Path, metavar="RECORDING")
     scored.add_argument(
-        "--model", metavar="FOLDER", help="a trained model (default: the reference model), or none: tip history alone"
+        "--model",
+        metavar="FOLDER",
+        help="a model, or an engine on its GPU (default: the reference model); none: tip history alone",
     )
     scored.add_argument("--prior", action="store_true", help="score by the model's prior instead: tip history alone")
     scored.add_argument(
@@ -238,7 +240,8 @@ def _run(
 def _model(name: str | None, *, prior: bool = False) -> Model:
     if name == _NONE or prior:
         return PriorModel(read_manifest(REFERENCE_MODEL if name in (_NONE, None) else Path(str(name))))
-    return OnnxModel.load(REFERENCE_MODEL if name is None else Path(name), features=fingerprint())
+    folder = REFERENCE_MODEL if name is None else Path(name)
+    return load(read_either(folder, features=fingerprint()))
 
 
 def _write(path: Path, text: str) -> None:
