@@ -19,7 +19,7 @@ from engines.deployment import Deployment
 from engines.ladder import Ladder
 from engines.lineup import Lineup, Place, make_rungs, open_lineup
 from engines.making import Order, make
-from engines.manifest import Artifact, read
+from engines.manifest import MANIFEST_FILE, Artifact, read
 from engines.model import ModelError
 from engines.repository.store import Repository
 from engines.shadow import Shadow
@@ -60,7 +60,8 @@ class Models:
         main = Ladder(make_rungs(self._stand_in, self._place), self._stand_in.last)
         if self._repository is not None:
             rungs = partial(make_rungs, place=self._place)
-            self.deployment = Deployment(main, self._repository, self._version, rungs)
+            opens = partial(self._version, self._repository)
+            self.deployment = Deployment(main, self._repository, opens, rungs)
             await self.deployment.refresh()
         asked = self._config.experiment
         shadow = await self._shadow(asked.shadow) if asked.shadow else None
@@ -141,10 +142,11 @@ class Models:
         except ModelError as error:
             log.error("No engine was made: %s", error)  # noqa: TRY400  a sentence, no traceback
 
-    def _version(self, name: str) -> Lineup:
-        """Open a version of the repository, and beside it the second one."""
-        second = self._config.model.second
-        return self._lineup(name, self._read(name), self._read(second) if second else None)
+    def _version(self, repository: Repository, name: str) -> Lineup:
+        """Open the version that the repository points to, and beside it the second one."""
+        opened, second = repository.open(name, features=self._print), self._config.model.second
+        beside = bool(second) and repository.find(second) != name
+        return self._lineup(name, opened, self._read(second) if beside else None)
 
     async def _ladder(self, name: str) -> Ladder:
         lineup = await background(lambda: self._lineup(name, self._read(name)))
@@ -169,10 +171,10 @@ class Models:
         return lineup
 
     def _read(self, name: str) -> Artifact | Engine:
-        """Read a version of the repository; a name that it does not know is the folder of an ONNX model."""
-        if self._repository is not None and self._repository.folder(name).is_dir():
-            return self._repository.open(name, features=self._print)
-        return read(Path(name), features=self._print)
+        """Read a version of the repository, by the beginning of its id, or the folder of an ONNX model."""
+        if self._repository is None or (Path(name) / MANIFEST_FILE).exists():
+            return read(Path(name), features=self._print)
+        return self._repository.open(self._repository.find(name), features=self._print)
 
     def _compared(self, found: Difference) -> None:
         self._metrics.shadow_flips.add(found.flips)

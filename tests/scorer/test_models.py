@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 
 from engines.cpu import OnnxModel
-from engines.manifest import MANIFEST_FILE, ONNX_FILE, read_manifest
+from engines.manifest import MANIFEST_FILE, ONNX_FILE, read, read_manifest
 from engines.model import ModelError
 from engines.repository.keys import TRUSTED_FILE, SigningKey, generate
 from engines.repository.store import Repository
+from engines.tensorrt.build import build
+from engines.tensorrt.plan import Settings
 from features.catalogue import HISTORY_LENGTH, N_CHANNELS, N_FEATURES, fingerprint
 from features.events import Event
 from scorer import check
@@ -147,6 +150,22 @@ async def test_an_experiment_as_configured(shelf: Shelf) -> None:
     }
 
 
+async def test_a_version_is_named_by_the_beginning_of_its_id(shelf: Shelf) -> None:
+    shelf.promote("new")
+    other = shelf.repository.add(shelf.model("other"))
+    shelf.repository.sign(other, shelf.key, force="a test")
+    settings = Model(**shelf.settings, backend="cpu", second=other[:6])
+    async with started(model=settings, experiment=Experiment(challenger=other[:6], share=0.5)) as models:
+        assert await answers(models) == {("new", "full", "default"), ("other", "full", "challenger")}
+        rungs = models.lanes.main.ladder.rungs
+        assert [rung.model.manifest.version for rung in rungs] == ["new", "other"]
+        shelf.repository.promote(other)
+        assert models.deployment is not None
+        await models.deployment.refresh()
+        rungs = models.lanes.main.ladder.rungs
+        assert [rung.model.manifest.version for rung in rungs] == ["other"], "no version stands in for itself"
+
+
 async def test_a_challenger_that_is_not_there_does_not_start() -> None:
     models = Models(
         Config(experiment=Experiment(challenger="nowhere", share=0.1)), fingerprint(), REFERENCE_MODEL, Metrics()
@@ -210,3 +229,51 @@ def test_the_check_looks_at_the_promoted_version(shelf: Shelf) -> None:
     found = check.version(shelf.repository)
     assert found.level == "problem"
     assert "The promoted version cannot serve." in found.seen
+
+
+@pytest.mark.gpu
+async def test_engines_serve_are_swapped_and_roll_back_on_a_gpu(shelf: Shelf) -> None:
+    pytest.importorskip("engines.tensorrt.runner", reason="needs an NVIDIA GPU and TensorRT")
+    artifact = read(REFERENCE_MODEL, features=fingerprint())
+    first, second = [
+        shelf.repository.find(str(build(artifact, settings, shelf.repository.root)))
+        for settings in (Settings(level=1), Settings(level=1, precision="fp16"))
+    ]
+    shelf.repository.promote(first, shelf.key, force="a test")
+    shelf.repository.sign(second, shelf.key, force="a test")
+    metrics = Metrics()
+    async with started(metrics, model=Model(**shelf.settings, backend="tensorrt", second=second)) as models:
+        ladder, deployment = models.lanes.main.ladder, models.deployment
+        assert deployment is not None
+        assert [rung.model.engine for rung in ladder.rungs] == [
+            f"trt:{first[:8]}",
+            f"trt:{second[:8]}",
+            f"cpu:{artifact.manifest.sha256[:8]}",
+        ]
+        rng = np.random.default_rng(1)
+        batch = (
+            rng.exponential(2.0, (300, N_FEATURES)).astype(np.float32),
+            rng.exponential(2.0, (300, HISTORY_LENGTH, N_CHANNELS)).astype(np.float32),
+        )
+        expected = ladder.rungs[2].model.infer(*batch).p_tip
+        answers = await asyncio.gather(*(ladder.infer(*batch) for _ in range(2)))
+        for answer in answers:
+            assert (answer.mode, answer.model.engine) == ("full", f"trt:{first[:8]}")
+            np.testing.assert_allclose(answer.scores.p_tip, expected, atol=0.005)
+        await asyncio.to_thread(lambda: shelf.repository.promote(second, shelf.key, force="a test"))
+        refreshing = asyncio.create_task(deployment.refresh())
+        while not refreshing.done():
+            assert (await ladder.infer(*batch)).mode == "full"
+        assert (await ladder.infer(*batch)).model.engine == f"trt:{second[:8]}"
+        await asyncio.to_thread(shelf.repository.rollback)
+        began = time.perf_counter()
+        await deployment.refresh()
+        assert (await ladder.infer(*batch)).model.engine == f"trt:{first[:8]}"
+        assert time.perf_counter() - began < 1.0
+        assert not ladder.failures
+        watching = asyncio.create_task(models.run())
+        async with asyncio.timeout(10):
+            while not metrics.gpu_memory.values:  # noqa: ASYNC110 -- another thread looks
+                await asyncio.sleep(0.05)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
