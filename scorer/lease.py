@@ -46,6 +46,11 @@ class Lease:
     def __post_init__(self) -> None:
         self.settled.set()
 
+    @property
+    def unwritten(self) -> int:
+        """Viewers and rooms of which rows wait to be written."""
+        return sum(len(step.changes.viewers) + len(step.changes.rooms) for step in self.progress)
+
     def read(self, records: Sequence[Record]) -> None:
         """Queue records, in offset order."""
         self.queue.extend(records)

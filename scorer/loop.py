@@ -22,6 +22,7 @@ _IDLE_POLL_MS = 200
 _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)  # waits between attempts at a store that cannot serve; the last one repeats
 _READ_AHEAD = 8_192  # records in the queues, above which no more are asked for
 _UNWRITTEN = 64  # cuts of one partition that may wait for a checkpoint before intake pauses
+_UNWRITTEN_ROWS = 20_000  # and rows of all of them, some 40 MB
 
 
 async def patiently(call: Callable[[], Awaitable[_T]]) -> _T:
@@ -124,7 +125,8 @@ class Loop:
 
     async def _poll(self, timeout_ms: int) -> None:
         leases = self._ownership.leases.values()
-        if any(len(lease.progress) > _UNWRITTEN for lease in leases):
+        behind = any(len(lease.progress) > _UNWRITTEN for lease in leases)
+        if behind or sum(lease.unwritten for lease in leases) > _UNWRITTEN_ROWS:
             await asyncio.sleep(0.01)  # the store is slower than we are
             return
         if sum(len(lease.queue) for lease in leases) >= _READ_AHEAD:

@@ -204,3 +204,20 @@ async def test_rows_are_not_read_on_from_once_another_owner_was_there() -> None:
             await asyncio.sleep(0)
     assert sink.offsets(0) == [0, 1, 2, 3]
     await frozen.end()
+
+
+@pytest.mark.parametrize("bound", ["_UNWRITTEN", "_UNWRITTEN_ROWS"])
+async def test_what_waits_for_the_store_is_bounded(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, bound, 6)
+    log = filled(400)
+    member = Member(log, FaultyStore(), ListSink())
+    member.start(0)
+    await member.until(0, 0)
+    member.store.faults = ["refuse"] * 1_000_000
+    for _ in range(3_000):
+        await asyncio.sleep(0)
+    assert 6 <= len(member.sink.offsets(0)) < 300
+    member.store.faults.clear()
+    await member.until(0, 400)
+    await member.end()
+    assert member.sink.offsets(0) == list(range(400))
