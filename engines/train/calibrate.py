@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,26 +14,40 @@ from torch.nn import functional
 
 from engines.manifest import Prior
 from engines.train.dataset import Facts, Rows
+from engines.train.fit import logits
 from engines.train.network import Network
 
 
-def calibrate(network: Network, rows: Rows) -> None:
-    """Set the network's affine so that its probabilities and amounts are right on average over these rows.
+class Slopes(NamedTuple):
+    """By how much the logits have to be stretched for rows that the network has not seen; below 1 if it is too sure."""
 
-    Slope and offset of each probability's logit (Platt); of the log amount the offset that makes the values of all rows
-    add up to what was tipped.
+    tip: float
+    soon: float
+
+
+def slopes(network: Network, unseen: Rows) -> Slopes:
+    """Fit the slopes of a network that is not calibrated yet to rows that it was not trained on."""
+    out = logits(network, unseen)
+    tips, weight = torch.from_numpy(unseen.tips).double(), torch.from_numpy(unseen.weight).double()
+    whether = _platt(out.tip, tips[:, 1], weight)
+    return Slopes(float(whether[0]), float(_platt(out.soon, tips[:, 0], weight * tips[:, 1])[0]))
+
+
+def calibrate(network: Network, slope: Slopes, rows: Rows) -> None:
+    """Set the affine of a network that has none, so that probabilities and amounts are right on average over the rows.
+
+    The rows had better be all there are: how many tip in one period is up to a few people, and no forecast of the next.
+    Of the log amount, the offset is the one that makes the values of all rows add up to what was tipped.
     """
-    with torch.no_grad():
-        out = network.outputs(torch.from_numpy(rows.features), torch.from_numpy(rows.history))
+    out = logits(network, rows)
     tips, weight = torch.from_numpy(rows.tips).double(), torch.from_numpy(rows.weight).double()
     amount = torch.from_numpy(rows.amount_minor).double()
-    tipped = weight * tips[:, 1]
-    whether = _platt(out.tip, tips[:, 1], weight)
-    soon = _platt(out.soon, tips[:, 0], tipped)
-    p = torch.sigmoid(out.tip.double() * whether[0] + whether[1])
+    tip = _platt(out.tip, tips[:, 1], weight, slope.tip)
+    soon = _platt(out.soon, tips[:, 0], weight * tips[:, 1], slope.soon)
+    p = torch.sigmoid(out.tip.double() * tip[0] + tip[1])
     too_low = float((weight * amount).sum() / (weight * p * out.log_amount.double().exp()).sum())
-    network.get_buffer("scale").copy_(torch.tensor([whether[0], soon[0], 1.0]))
-    network.get_buffer("shift").copy_(torch.tensor([whether[1], soon[1], math.log(too_low)]))
+    network.get_buffer("scale").copy_(torch.tensor([tip[0], soon[0], 1.0]))
+    network.get_buffer("shift").copy_(torch.tensor([tip[1], soon[1], math.log(too_low)]))
 
 
 def fit_prior(facts: Facts, rows: Rows) -> Prior:
@@ -61,14 +76,16 @@ def _mean_amount(rows: Rows) -> float:
     return float((rows.amount_minor * weight).sum() / weight.sum())
 
 
-def _platt(logit: Tensor, tips: Tensor, weight: Tensor) -> NDArray[np.float64]:
-    """Slope and offset that fit the logits to the tips; the slope is kept positive."""
+def _platt(logit: Tensor, tips: Tensor, weight: Tensor, slope: float | None = None) -> NDArray[np.float64]:
+    """Slope and offset that fit the logits to the tips; the slope is kept positive, or as given."""
 
     def misfit(unknown: Tensor) -> Tensor:
-        return _cross_entropy(logit * unknown[0].exp() + unknown[1], tips, weight) + 1e-4 * unknown[0] ** 2
+        if slope is not None:
+            return _cross_entropy(logit * slope + unknown[0], tips, weight)
+        return _cross_entropy(logit * unknown[1].exp() + unknown[0], tips, weight) + 1e-4 * unknown[1] ** 2
 
-    log_slope, offset = _minimise(misfit, torch.zeros(2, dtype=torch.float64))
-    return np.array([np.exp(float(log_slope)), float(offset)])
+    fitted = _minimise(misfit, torch.zeros(1 if slope is not None else 2, dtype=torch.float64))
+    return np.array([float(fitted[1].exp()) if slope is None else slope, float(fitted[0])])
 
 
 def _cross_entropy(logit: Tensor, tips: Tensor, weight: Tensor) -> Tensor:

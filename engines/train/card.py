@@ -44,7 +44,8 @@ the amount to expect within {longest} s, in minor units.
 ## Held-out period
 
 The last {recipe.test:.0%} of the rows: {verdict.rows:,} rows that stand for {verdict.events:,.0f} events. No weight,
-calibration or tier was fitted on them.
+calibration or tier was fitted on them: these are the figures of a network trained as this one was, on the rows before.
+This one was then trained on all rows.
 
 | for the {longest} s horizon | PR-AUC | AUC | recall at 1 % |
 |---|---|---|---|

@@ -1,7 +1,8 @@
 """The master ONNX of a trained network, written node by node.
 
-Few, plain operators (all of them in TensorRT 8.6), stable names, the same bytes for the same weights. The graph follows
-`Network` line by line; a test holds the two together.
+Few, plain operators (all of them in TensorRT 8.6), stable names, the same bytes for the same weights. The graph
+follows `Network` line by line, but for its members, which become one MLP with zeros between them; a test holds the two
+together.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from engines.train.network import CLIP, MAX_LOG_AMOUNT, Network
 OPSET = 17
 IR_VERSION = 8  # the one that goes with opset 17; TensorRT 8.6's parser knows no later one
 
+_Weights = dict[str, NDArray[Any]]
+
 
 class _Graph:
     """Nodes and weights, collected in order."""
@@ -25,7 +28,7 @@ class _Graph:
         self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
 
-    def weight(self, name: str, value: NDArray[np.float32] | NDArray[np.int64]) -> str:
+    def weight(self, name: str, value: NDArray[Any]) -> str:
         self.weights.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
@@ -37,14 +40,15 @@ class _Graph:
 def onnx_bytes(network: Network) -> bytes:
     """Serialise a network: inputs features (B, F), history (B, L, C); outputs p_tip (B, 2), value (B); all FP32."""
     weights = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
-    length, channels = len(weights["position"]), len(weights["channel_scale"])
+    shape = network.shape
     graph = _Graph()
     _pool_history(graph, weights)
-    _score(graph, weights)
+    below = _look_at_features(graph, weights, shape.pieces)
+    _score(graph, weights, below)
     proto = helper.make_graph(
         graph.nodes,
         "tipstream",
-        [_port("features", len(weights["mean"])), _port("history", length, channels)],
+        [_port("features", shape.features), _port("history", *shape.history)],
         [_port("p_tip", 2), _port("value")],
         graph.weights,
     )
@@ -57,16 +61,17 @@ def _port(name: str, *shape: int) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
 
 
-def _pool_history(graph: _Graph, weights: dict[str, NDArray[np.float32]]) -> None:
-    """Write history (B, L, C) -> pooled (B, D)."""
+def _pool_history(graph: _Graph, weights: _Weights) -> None:
+    """Write history (B, L, C) -> pooled (B, heads * D)."""
     graph.weight("type_channel", np.array(0, np.int64))
     graph.weight("type_low", np.array(0, np.float32))
     graph.weight("type_high", np.array(len(weights["kind.weight"]) - 1, np.float32))
     graph.weight("type_tokens", weights["kind.weight"])
     graph.weight("channel_weight", (weights["token.weight"] * weights["channel_scale"]).T)
     graph.weight("position", weights["position"])
+    graph.weight("mix_weight", weights["mix.weight"].T)
+    graph.weight("mix_bias", weights["mix.bias"])
     graph.weight("attention_weight", weights["attention.weight"].T)
-    graph.weight("pooled_axis", np.array([1], np.int64))
     graph.node("Gather", "history", "type_channel", out="types", axis=2)
     graph.node("Clip", "types", "type_low", "type_high", out="types_in_range")
     graph.node("Cast", "types_in_range", out="type_codes", to=TensorProto.INT32)
@@ -74,15 +79,19 @@ def _pool_history(graph: _Graph, weights: dict[str, NDArray[np.float32]]) -> Non
     graph.node("MatMul", "history", "channel_weight", out="by_channel")
     graph.node("Add", "by_channel", "position", out="placed")
     graph.node("Add", "placed", "by_type", out="token_sum")
-    graph.node("Relu", "token_sum", out="tokens")
+    graph.node("Relu", "token_sum", out="token")
+    graph.node("MatMul", "token", "mix_weight", out="mixed")
+    graph.node("Add", "mixed", "mix_bias", out="mixed_sum")
+    graph.node("Relu", "mixed_sum", out="tokens")
     graph.node("MatMul", "tokens", "attention_weight", out="attention_logits")
     graph.node("Softmax", "attention_logits", out="attention", axis=1)
-    graph.node("Mul", "attention", "tokens", out="weighted")
-    graph.node("ReduceSum", "weighted", "pooled_axis", out="pooled", keepdims=0)
+    graph.node("Transpose", "attention", out="attention_by_head", perm=[0, 2, 1])
+    graph.node("MatMul", "attention_by_head", "tokens", out="views")
+    graph.node("Flatten", "views", out="pooled", axis=1)
 
 
-def _score(graph: _Graph, weights: dict[str, NDArray[np.float32]]) -> None:
-    """Write features (B, F) and pooled (B, D) -> p_tip (B, 2), value (B)."""
+def _look_at_features(graph: _Graph, weights: _Weights, pieces: int) -> list[str]:
+    """Write features (B, F) -> standard (B, F), piece (B, N); returns the names of what there is."""
     for name in ("mean", "inverse_std"):
         graph.weight(name, weights[name])
     graph.weight("clip_low", np.array(-CLIP, np.float32))
@@ -90,18 +99,38 @@ def _score(graph: _Graph, weights: dict[str, NDArray[np.float32]]) -> None:
     graph.node("Sub", "features", "mean", out="centred")
     graph.node("Mul", "centred", "inverse_std", out="standardised")
     graph.node("Clip", "standardised", "clip_low", "clip_high", out="standard")
-    graph.node("Concat", "standard", "pooled", out="body_in", axis=1)
-    below = "body_in"
-    for name, layer in (("body_0", "body.0"), ("body_1", "body.2")):
-        graph.weight(f"{name}_weight", weights[f"{layer}.weight"])
-        graph.weight(f"{name}_bias", weights[f"{layer}.bias"])
-        graph.node("Gemm", below, f"{name}_weight", f"{name}_bias", out=f"{name}_sum", transB=1)
-        below = graph.node("Relu", f"{name}_sum", out=f"{name}_out")
-    graph.weight("head_weight", weights["head.weight"])
-    graph.weight("head_bias", weights["head.bias"])
+    if not pieces:
+        return ["standard"]
+    for name in ("piece_feature", "piece_low", "piece_inverse_width"):
+        graph.weight(name, weights[name])
+    graph.weight("piece_start", np.array(0, np.float32))
+    graph.weight("piece_end", np.array(1, np.float32))
+    graph.node("Gather", "features", "piece_feature", out="picked", axis=1)
+    graph.node("Sub", "picked", "piece_low", out="past_start")
+    graph.node("Mul", "past_start", "piece_inverse_width", out="along")
+    graph.node("Clip", "along", "piece_start", "piece_end", out="piece")
+    return ["standard", "piece"]
+
+
+def _score(graph: _Graph, weights: _Weights, below: list[str]) -> None:
+    """Write what is below and pooled (B, heads * D) -> p_tip (B, 2), value (B)."""
+    graph.node("Concat", *below, "pooled", out="body_in", axis=1)
+    layers = {
+        "body_0": (weights["body.weight"], weights["body.bias"]),
+        "body_1": (_side_by_side(weights["middle.weight"]), weights["middle.bias"].reshape(-1)),
+    }
+    last = "body_in"
+    for name, (weight, bias) in layers.items():
+        graph.weight(f"{name}_weight", weight)
+        graph.weight(f"{name}_bias", bias)
+        graph.node("Gemm", last, f"{name}_weight", f"{name}_bias", out=f"{name}_sum", transB=1)
+        last = graph.node("Relu", f"{name}_sum", out=f"{name}_out")
+    members = len(weights["head.weight"])
+    graph.weight("head_weight", np.concatenate(weights["head.weight"]).T / np.float32(members))
+    graph.weight("head_bias", weights["head.bias"].mean((0, 1)))
     graph.weight("calibration_scale", weights["scale"])
     graph.weight("calibration_shift", weights["shift"])
-    graph.node("Gemm", below, "head_weight", "head_bias", out="head_raw", transB=1)
+    graph.node("Gemm", last, "head_weight", "head_bias", out="head_raw", transB=1)
     graph.node("Mul", "head_raw", "calibration_scale", out="head_scaled")
     graph.node("Add", "head_scaled", "calibration_shift", out="head")
     for column, name in enumerate(("tip", "soon", "log_amount")):
@@ -118,3 +147,12 @@ def _score(graph: _Graph, weights: dict[str, NDArray[np.float32]]) -> None:
     graph.node("Mul", "p_longest", "amount", out="value_column")
     graph.weight("value_axis", np.array([1], np.int64))
     graph.node("Squeeze", "value_column", "value_axis", out="value")
+
+
+def _side_by_side(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One matrix of the members' own: (K, i, o) -> (K * o, K * i), zeros between them."""
+    members, inputs, outputs = weight.shape
+    whole = np.zeros((members, outputs, members, inputs), np.float32)
+    for member in range(members):
+        whole[member, :, member] = weight[member].T
+    return whole.reshape(members * outputs, members * inputs)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -13,16 +14,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from engines import metrics
 from engines.train.dataset import Facts, Rows
-from engines.train.network import Network
-from engines.train.recipe import Recipe
+from engines.train.inputs import measure
+from engines.train.network import Network, Outputs, Shape
+from engines.train.recipe import HISTORY, Recipe
 
-Report = Callable[[int, float, float], None]
-"""Called after each epoch with its number, training loss and validation loss."""
 
-_FLAT = 1e-6  # a feature that moves less than this in training is a constant
-_AMOUNT_WEIGHT = 0.05  # the amount is learned beside the probabilities, not at their cost
-_CHUNK = 8192
+class Epoch(NamedTuple):
+    """How training stood after one pass over the rows; losses are means over all the events that the rows stand for."""
+
+    epoch: int
+    training_loss: float
+    """Mean of the members, with dropout."""
+    validation_loss: float
+    """Of the members together."""
+    pr_auc: float
+    """On the validation period, for the longest horizon."""
+    auc: float
+    seconds: float
+    """Since training began."""
+
+
+Report = Callable[[Epoch], None]
+"""Called after each epoch."""
+
+_AMOUNT_WEIGHT: Final = 0.05  # the amount is learned beside the probabilities, not at their cost
+_CHUNK: Final = 8192
 
 
 class _Batch(NamedTuple):
@@ -33,57 +51,85 @@ class _Batch(NamedTuple):
     weight: Tensor
 
 
-def fit(facts: Facts, train: Rows, validation: Rows, recipe: Recipe, report: Report) -> Network:
-    """Train a network and keep it as it was after its best epoch; it is not calibrated yet."""
+def fit(
+    facts: Facts,
+    train: Rows,
+    validation: Rows | None,
+    recipe: Recipe,
+    report: Report = lambda _: None,
+    *,
+    until: int | None = None,
+) -> Network:
+    """Train a network, on a GPU if there is one; it is not calibrated yet.
+
+    With rows to validate by, it is kept as after its best epoch; without, as after epoch `until`.
+    """
     torch.manual_seed(recipe.seed)
-    network = Network(len(facts.columns), facts.history, facts.type_codes, tokens=recipe.tokens, hidden=recipe.hidden)
-    _standardise(network, train)
-    _start_at_means(network, train)
+    rng = np.random.default_rng(recipe.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = _begin(facts, train, recipe, rng).to(device)
     steps = math.ceil(len(train.weight) / recipe.batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    # Planned for all epochs even if it ends before: the rate then falls as it did when that end was found to be best.
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps * recipe.epochs)
-    rng = np.random.default_rng(recipe.seed)
+    began = time.monotonic()
     best, best_state, waited = math.inf, copy.deepcopy(network.state_dict()), 0
-    for epoch in range(1, recipe.epochs + 1):
+    for number in range(1, (until or recipe.epochs) + 1):
         network.train()
-        training_loss = 0.0
-        for batch in _batches(train, recipe.batch, rng.permutation(len(train.weight))):
-            optimizer.zero_grad()
-            loss = _loss(network, batch) / batch.weight.sum()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
+        loss = torch.zeros((), device=device)
+        for batch in _batches(train, recipe.batch, device, rng.permutation(len(train.weight))):
+            loss += _step(network, batch, optimizer) / steps
             schedule.step()
-            training_loss += loss.item() / steps
         network.eval()
-        validation_loss = _mean_loss(network, validation)
-        report(epoch, training_loss, validation_loss)
+        if validation is None:
+            continue
+        epoch = _judge(network, number, loss.item(), validation, time.monotonic() - began)
+        report(epoch)
         waited += 1
-        if validation_loss < best:
-            best, best_state, waited = validation_loss, copy.deepcopy(network.state_dict()), 0
+        if epoch.validation_loss < best:
+            best, best_state, waited = epoch.validation_loss, copy.deepcopy(network.state_dict()), 0
         if waited > recipe.patience:
             break
-    network.load_state_dict(best_state)
-    return network
+    if validation is not None:
+        network.load_state_dict(best_state)
+    return network.cpu()
 
 
 def predict(network: Network, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Score rows with the network itself: p_tip (n, 2) and value (n,)."""
+    device = network.mean.device
     with torch.no_grad():
-        parts = [network(batch.features, batch.history) for batch in _batches(rows, _CHUNK)]
-    p_tip, value = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+        parts = [network(batch.features, batch.history) for batch in _batches(rows, _CHUNK, device)]
+    p_tip, value = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     return p_tip, value
 
 
-def _standardise(network: Network, train: Rows) -> None:
-    network.get_buffer("mean").copy_(torch.from_numpy(train.features.mean(0, dtype=np.float64)))
-    network.get_buffer("inverse_std").copy_(_inverse(train.features.std(0, dtype=np.float64)))
-    # Only the spread of the history's channels: its empty places are to stay zeros.
-    network.get_buffer("channel_scale").copy_(_inverse(train.history.std((0, 1), dtype=np.float64)))
+def logits(network: Network, rows: Rows) -> Outputs:
+    """Return the network's outputs for rows, each (n,), on the CPU."""
+    device = network.mean.device
+    with torch.no_grad():
+        parts = [network.outputs(batch.features, batch.history) for batch in _batches(rows, _CHUNK, device)]
+    return Outputs(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
-def _start_at_means(network: Network, train: Rows) -> None:
-    """Begin with what is right on average, so that the first steps are not spent on it."""
+def _begin(facts: Facts, train: Rows, recipe: Recipe, rng: np.random.Generator) -> Network:
+    """Make a network that knows its inputs' ranges, and begins with what is right on average."""
+    inputs = measure(facts, train, pieces=recipe.pieces, without=recipe.without, rng=rng)
+    shape = Shape(
+        features=len(facts.columns),
+        history=facts.history,
+        type_codes=facts.type_codes,
+        pieces=len(inputs.pieces.feature),
+        tokens=recipe.tokens,
+        heads=recipe.heads,
+        members=recipe.members,
+        hidden=recipe.hidden,
+    )
+    network = Network(shape, dropout=recipe.dropout, input_dropout=recipe.input_dropout)
+    constants = inputs._asdict() | {f"piece_{name}": value for name, value in inputs.pieces._asdict().items()}
+    del constants["pieces"]
+    for name, value in constants.items():
+        network.get_buffer(name).copy_(torch.from_numpy(value))
     within = (train.tips * train.weight[:, None]).sum(0, dtype=np.float64)
     rate, soon = within[1] / train.weight.sum(dtype=np.float64), within[0] / within[1]
     amount = float((train.amount_minor * train.weight * train.tips[:, 1]).sum() / within[1])
@@ -91,37 +137,55 @@ def _start_at_means(network: Network, train: Rows) -> None:
         network.head.bias.copy_(
             torch.tensor([math.log(rate / (1 - rate)), math.log(soon / (1 - soon)), math.log(amount)])
         )
+    if HISTORY in recipe.without:
+        # Whatever the history holds, its tokens are then the same.
+        network.channel_scale.zero_()
+        network.kind.weight.requires_grad_(False).zero_()
+    return network
 
 
-def _inverse(spread: NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(np.divide(1, spread, out=np.zeros_like(spread), where=spread > _FLAT))
+def _step(network: Network, batch: _Batch, optimizer: torch.optim.Optimizer) -> Tensor:
+    """Train on one batch; returns its loss, the mean of the members."""
+    optimizer.zero_grad()
+    each = _losses(network.members(batch.features, batch.history), batch).sum(1) / batch.weight.sum()
+    each.sum().backward()  # apart: no member learns to lean on another
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+    return each.detach().mean()
 
 
-def _loss(network: Network, batch: _Batch) -> Tensor:
-    """Sum over the batch of each row's weighted negative log-likelihood.
+def _judge(network: Network, number: int, training_loss: float, validation: Rows, seconds: float) -> Epoch:
+    out = logits(network, validation)
+    weight = validation.weight
+    everything = next(_batches(validation, len(weight), out.tip.device))
+    y, p = validation.tips[:, -1], torch.sigmoid(out.tip.double()).numpy()
+    return Epoch(
+        number,
+        training_loss,
+        float(_losses(out, everything).double().sum()) / float(weight.sum(dtype=np.float64)),
+        metrics.pr_auc(y, p, weight),
+        metrics.roc_auc(y, p, weight),
+        seconds,
+    )
+
+
+def _losses(out: Outputs, batch: _Batch) -> Tensor:
+    """Each row's weighted negative log-likelihood: outputs (..., n) -> (..., n).
 
     One term says whether a tip follows at all; where one does, a second says whether it follows soon, and a third
     (gamma deviance, so that the mean of a heavy-tailed amount is learned without bias) how much it is.
     """
-    out = network.outputs(batch.features, batch.history)
-    whether = functional.binary_cross_entropy_with_logits(out.tip, batch.tips[:, 1], reduction="none")
-    soon = functional.binary_cross_entropy_with_logits(out.soon, batch.tips[:, 0], reduction="none")
+    longest, shorter = (batch.tips[:, column].expand_as(out.tip) for column in (1, 0))
+    whether = functional.binary_cross_entropy_with_logits(out.tip, longest, reduction="none")
+    soon = functional.binary_cross_entropy_with_logits(out.soon, shorter, reduction="none")
     amount = batch.amount * torch.exp(-out.log_amount) + out.log_amount
-    return ((whether + batch.tips[:, 1] * (soon + _AMOUNT_WEIGHT * amount)) * batch.weight).sum()
+    return (whether + longest * (soon + _AMOUNT_WEIGHT * amount)) * batch.weight
 
 
-def _mean_loss(network: Network, rows: Rows) -> float:
-    with torch.no_grad():
-        return float(sum(_loss(network, batch).item() for batch in _batches(rows, _CHUNK)) / rows.weight.sum())
-
-
-def _batches(rows: Rows, size: int, order: NDArray[Any] | None = None) -> Iterator[_Batch]:
+def _batches(rows: Rows, size: int, device: torch.device, order: NDArray[Any] | None = None) -> Iterator[_Batch]:
     for start in range(0, len(rows.weight), size):
         part = rows.where(slice(start, start + size) if order is None else order[start : start + size])
-        yield _Batch(
-            torch.from_numpy(part.features),
-            torch.from_numpy(part.history),
-            torch.from_numpy(part.tips.astype(np.float32)),
-            torch.from_numpy(part.amount_minor.astype(np.float32)),
-            torch.from_numpy(part.weight),
-        )
+        columns = (
+            part.features, part.history, part.tips.astype(np.float32), part.amount_minor.astype(np.float32), part.weight
+        )  # fmt: skip
+        yield _Batch(*(torch.from_numpy(column).to(device) for column in columns))

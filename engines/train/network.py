@@ -1,7 +1,14 @@
-"""The reference architecture: an MLP over the features and one attention-pooled view of the history.
+"""The architecture: small MLPs side by side over features cut into pieces and attention-pooled views of the history.
 
-    features --standardise, clip-------------------------------+
-    history --type+linear+position, ReLU--> tokens --pooling---+--> MLP --> 3 outputs --affine--> p_tip, value
+    features --standardise, clip------------------------------------+
+    features --pieces: how far along each stretch of its range------+--> members: MLPs --> mean of 3 outputs
+    history --type+linear+position, ReLU, linear, ReLU--> tokens            --affine--> p_tip, value
+            --one softmax over time a head: weighted means of tokens+
+
+A piece says how far a feature is along one stretch of its range, 0 to 1: with them a linear layer can bend where the
+data does, which is what trees do well and plain MLPs badly. The members see the same inputs, begin differently, are
+trained each for itself, and answer together by their mean logit; in the exported graph they are one MLP whose weights
+between members are zeros.
 
 Probabilities are factored so that they can never fall along the horizons and each factor has its own likelihood:
 p(600 s) = sigmoid(tip) and p(60 s) = p(600 s) * sigmoid(soon). The value is p(600 s) * exp(log amount).
@@ -14,17 +21,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 CLIP = 5.0
 """Standard deviations that a feature may lie from its mean."""
 MAX_LOG_AMOUNT = 16.0
 """exp(16) is 8.9 million minor units: a mistaken output stays a number."""
+_OUTPUTS = 3
 
 
 class Outputs(NamedTuple):
-    """Logits of a batch: each (n,) float32."""
+    """Logits of a batch, each of one shape, float32."""
 
     tip: Tensor
     """Logit of a tip within the longest horizon."""
@@ -34,45 +44,88 @@ class Outputs(NamedTuple):
     """Log of the amount in minor units, given that there is one."""
 
 
+class Pieces(NamedTuple):
+    """N stretches of features' ranges."""
+
+    feature: NDArray[np.int32]
+    """(N,) column of the feature."""
+    low: NDArray[np.float32]
+    """(N,) where the stretch begins."""
+    inverse_width: NDArray[np.float32]
+    """(N,)"""
+
+
+class Shape(NamedTuple):
+    """Sizes of a network."""
+
+    features: int
+    history: tuple[int, int]
+    """(L, C)"""
+    type_codes: int
+    """Codes that channel 0 of the history takes: 0 to this, exclusive."""
+    pieces: int
+    tokens: int
+    heads: int
+    members: int
+    hidden: tuple[int, int]
+    """Widths of each member's two hidden layers."""
+
+
 class Network(nn.Module):
     """Two horizons, one amount."""
 
     mean: Tensor
     inverse_std: Tensor
     channel_scale: Tensor
+    piece_feature: Tensor
+    piece_low: Tensor
+    piece_inverse_width: Tensor
     scale: Tensor
     shift: Tensor
 
-    def __init__(
-        self, n_features: int, history: tuple[int, int], type_codes: int, *, tokens: int, hidden: tuple[int, int]
-    ) -> None:
-        """Make it untrained; channel 0 of the history holds type codes below `type_codes`."""
+    def __init__(self, shape: Shape, *, dropout: float = 0.0, input_dropout: float = 0.0) -> None:
+        """Make it untrained."""
         super().__init__()
-        length, channels = history
-        self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("inverse_std", torch.ones(n_features))
+        self.shape = shape
+        length, channels = shape.history
+        for name, width in (("mean", shape.features), ("shift", _OUTPUTS), ("piece_low", shape.pieces)):
+            self.register_buffer(name, torch.zeros(width))
+        for name, width in (
+            ("inverse_std", shape.features),
+            ("scale", _OUTPUTS),
+            ("piece_inverse_width", shape.pieces),
+        ):
+            self.register_buffer(name, torch.ones(width))
         self.register_buffer("channel_scale", torch.ones(channels))
-        self.register_buffer("scale", torch.ones(3))
-        self.register_buffer("shift", torch.zeros(3))
-        self.kind = nn.Embedding(type_codes, tokens)
-        self.token = nn.Linear(channels, tokens, bias=False)
-        self.position = nn.Parameter(torch.randn(length, tokens) * 0.02)
-        self.attention = nn.Linear(tokens, 1, bias=False)
-        self.body = nn.Sequential(
-            nn.Linear(n_features + tokens, hidden[0]), nn.ReLU(), nn.Linear(hidden[0], hidden[1]), nn.ReLU()
-        )
-        self.head = nn.Linear(hidden[1], 3)
-        self.dropout = nn.Dropout(0.1)
+        self.register_buffer("piece_feature", torch.zeros(shape.pieces, dtype=torch.int32))
+        self.kind = nn.Embedding(shape.type_codes, shape.tokens)
+        self.token = nn.Linear(channels, shape.tokens, bias=False)
+        self.position = nn.Parameter(torch.randn(length, shape.tokens) * 0.02)
+        self.mix = nn.Linear(shape.tokens, shape.tokens)
+        self.attention = nn.Linear(shape.tokens, shape.heads, bias=False)
+        first, second = shape.hidden
+        self.body = nn.Linear(shape.features + shape.pieces + shape.heads * shape.tokens, shape.members * first)
+        self.middle = Members(shape.members, first, second)
+        self.head = Members(shape.members, second, _OUTPUTS)
+        self.dropout = nn.Dropout(dropout)
+        self.input_dropout = nn.Dropout(input_dropout)
+
+    def members(self, features: Tensor, history: Tensor) -> Outputs:
+        """What each member says, not calibrated: features (n, F), history (n, L, C) -> each (members, n)."""
+        standard = torch.clamp((features - self.mean) * self.inverse_std, -CLIP, CLIP)
+        picked = features.index_select(1, self.piece_feature)
+        pieces = torch.clamp((picked - self.piece_low) * self.piece_inverse_width, 0.0, 1.0)
+        below = self.input_dropout(torch.cat([standard, pieces, self._pooled(history)], dim=1))
+        first = self.dropout(torch.relu(self.body(below)))
+        apart = first.view(len(first), self.shape.members, -1).transpose(0, 1)
+        out = self.head(self.dropout(torch.relu(self.middle(apart))))
+        return Outputs(*out.unbind(2))
 
     def outputs(self, features: Tensor, history: Tensor) -> Outputs:
-        """Calibrated logits: features (n, F), history (n, L, C)."""
-        standard = torch.clamp((features - self.mean) * self.inverse_std, -CLIP, CLIP)
-        codes = torch.clamp(history[:, :, 0], 0, self.kind.num_embeddings - 1).int()
-        tokens = torch.relu(self.token(history * self.channel_scale) + self.position + self.kind(codes))
-        pooled = (torch.softmax(self.attention(tokens), dim=1) * tokens).sum(dim=1)
-        body = self.dropout(self.body(torch.cat([standard, pooled], dim=1)))
-        out = self.head(body) * self.scale + self.shift
-        return Outputs(out[:, 0], out[:, 1], torch.clamp(out[:, 2], 0.0, MAX_LOG_AMOUNT))
+        """Calibrated logits, each (n,)."""
+        mean = torch.stack(self.members(features, history)).mean(1)
+        tip, soon, log_amount = mean * self.scale[:, None] + self.shift[:, None]
+        return Outputs(tip, soon, torch.clamp(log_amount, 0.0, MAX_LOG_AMOUNT))
 
     def forward(self, features: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
         """Return p_tip (n, 2) and value (n,), as the exported graph does."""
@@ -80,3 +133,26 @@ class Network(nn.Module):
         longest = torch.sigmoid(out.tip)
         p_tip = torch.stack([longest * torch.sigmoid(out.soon), longest], dim=1)
         return p_tip, longest * torch.exp(out.log_amount)
+
+    def _pooled(self, history: Tensor) -> Tensor:
+        """Views of the history: (n, L, C) -> (n, heads * tokens)."""
+        codes = torch.clamp(history[:, :, 0], 0, self.kind.num_embeddings - 1).int()
+        tokens = torch.relu(self.token(history * self.channel_scale) + self.position + self.kind(codes))
+        tokens = torch.relu(self.mix(tokens))
+        attention = torch.softmax(self.attention(tokens), dim=1)
+        return (attention.transpose(1, 2) @ tokens).flatten(1)
+
+
+class Members(nn.Module):
+    """One linear layer for each member: (members, n, i) -> (members, n, o)."""
+
+    def __init__(self, members: int, inputs: int, outputs: int) -> None:
+        """Begin as `nn.Linear` does."""
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(members, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, below: Tensor) -> Tensor:
+        """Apply them."""
+        return torch.baddbmm(self.bias, below, self.weight)

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from engines.model import ModelError
 
-_TIERS = {"low": 0.2, "mid": 0.05, "high": 0.01}
+HISTORY: Final = "history"
+"""What `without` calls the history."""
+_TIERS: Final = {"low": 0.2, "mid": 0.05, "high": 0.01}
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Choices of one run; a TOML file may set any of them."""
 
     seed: int = 1
+    without: tuple[str, ...] = ("viewer_age_first", "pair_age_first")
+    """Inputs that the network is not to see: patterns of feature names such as `room_*`, or `history`. By default those
+    that say how long ago recording began rather than anything about a viewer, and mislead once time has passed."""
+    pieces: int = 8
+    """Stretches that a feature's range is cut into, at most; 0 for none."""
     tokens: int = 8
     """Width of a history token."""
+    heads: int = 2
+    """Views of the history."""
+    members: int = 2
+    """Networks side by side, whose mean logit counts."""
     hidden: tuple[int, int] = (64, 32)
-    """Widths of the two hidden layers."""
-    epochs: int = 6
+    """Widths of each member's two hidden layers."""
+    dropout: float = 0.2
+    """Share of the hidden units that a training step leaves out."""
+    input_dropout: float = 0.1
+    """Share of the inputs that a training step leaves out."""
+    epochs: int = 3
     """At most; training stops earlier once the validation period gets no better."""
     patience: int = 2
     """Epochs without a better validation loss before it stops."""
-    batch: int = 2048
+    batch: int = 4096
     learning_rate: float = 1e-3
     weight_decay: float = 1.0
     validation: float = 0.15
@@ -37,6 +53,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """Refuse choices that no run can follow."""
         if not 0 < self.validation < 1 or not 0 < self.test < 1 or self.validation + self.test >= 1:
             raise ValueError("`validation` and `test` are shares of the rows and must leave some to train on")
+        if not (0 <= self.dropout < 1 and 0 <= self.input_dropout < 1):
+            raise ValueError("`dropout` and `input_dropout` are shares, below 1")
+        if min(self.tokens, self.heads, self.members, *self.hidden) < 1 or self.pieces < 0:
+            raise ValueError("`tokens`, `heads`, `members` and `hidden` are at least 1, `pieces` at least 0")
         shares = list(self.tiers.values())
         if any(not 0 < share < 1 for share in shares) or shares != sorted(shares, reverse=True):
             raise ValueError("`tiers` must name falling shares of events between 0 and 1")

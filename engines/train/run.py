@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from engines.manifest import MANIFEST_FILE, ONNX_FILE, Artifact, Manifest, Tier
 from engines.model import ModelError
-from engines.train.calibrate import calibrate, fit_prior
+from engines.train.calibrate import calibrate, fit_prior, slopes
 from engines.train.card import CARD_FILE, card
 from engines.train.dataset import Facts, Rows, concatenate, read
 from engines.train.export import onnx_bytes
-from engines.train.fit import fit, predict
+from engines.train.fit import Epoch, fit, predict
 from engines.train.judge import judge
+from engines.train.log import write_log
 from engines.train.recipe import Recipe
 
 
@@ -33,50 +34,63 @@ class Label(NamedTuple):
 
 
 def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[str], None]) -> Manifest:
-    """Train on the set in `shards` and write model, manifest and card to `out`; raises ModelError in words.
+    """Train on the set in `shards` and write model, manifest, card and log to `out`; raises ModelError in words.
 
-    Each part of the set is split by time: training, then validation (early stopping, tiers), then test, which only the
-    card sees; calibration and prior are fitted on the first two. Rows whose horizon reaches into the next period are
-    left out.
+    Rows are split by time: training, then validation (early stopping, calibration, tiers), then test, which only the
+    card sees. Once the card's figures are taken, the network that is kept is trained on all the rows, for as many
+    epochs; how far its logits are to be trusted was seen on the two periods which the first was not trained on.
     """
     # Layers this small gain nothing from a second thread, and lose much where others use the cores.
     torch.set_num_threads(1)
     facts, parts = read(shards)
     if len(facts.horizons_s) != 2:
         raise ModelError(f"The set has horizons {facts.horizons_s}; this network answers two. Make a set with two.")
-    periods = split(facts, parts, recipe)
+    rows = concatenate(parts)
+    del parts  # as large as the rows
+    periods = split(facts, rows, recipe)
     for name, period in periods._asdict().items():
         tips = int(period.tips[:, -1].sum())
         say(f"{name}: {len(period.weight):,} rows, {tips:,} with a tip, for {period.weight.sum():,.0f} events")
         if not period.tips[:, 0].sum() or period.tips.all():
             raise ModelError(f"The {name} period needs rows with and without a tip. Record or simulate more traffic.")
 
-    def report(epoch: int, training: float, validation: float) -> None:
-        say(f"epoch {epoch}: training loss {training:.5f}, validation loss {validation:.5f}")
+    epochs: list[Epoch] = []
 
-    network = fit(facts, periods.train, periods.validation, recipe, report)
-    # On both periods: the tips of the later one alone are those of too few people to tell a rate by, and early stopping
-    # has kept the network from knowing the earlier one by heart.
+    def report(epoch: Epoch) -> None:
+        epochs.append(epoch)
+        say(
+            f"epoch {epoch.epoch}: training loss {epoch.training_loss:.5f}, validation loss "
+            f"{epoch.validation_loss:.5f}, PR-AUC {epoch.pr_auc:.4f}, AUC {epoch.auc:.4f}, {epoch.seconds:.0f} s"
+        )
+
+    first = fit(facts, periods.train, periods.validation, recipe, report)
     known = concatenate([periods.train, periods.validation])
-    calibrate(network, known)
-    p_tip, _ = predict(network, periods.validation)
-    onnx = onnx_bytes(network)
+    trusted = slopes(first, concatenate([periods.validation, periods.test]))
+    calibrate(first, slopes(first, periods.validation), known)
     manifest = Manifest(
         name=label.name,
         version=label.version,
-        sha256=hashlib.sha256(onnx).hexdigest(),
+        sha256="",
         features=facts.features,
         columns=facts.columns,
         history=facts.history,
         horizons_s=facts.horizons_s,
-        tiers=tiers(p_tip[:, -1], periods.validation.weight, recipe),
+        tiers=tiers(predict(first, periods.validation)[0][:, -1], periods.validation.weight, recipe),
         prior=fit_prior(facts, known),
         trained_on=facts.source,
         created=label.created,
     )
-    verdict = judge(manifest, periods.test, *predict(network, periods.test))
-    manifest = msgspec.structs.replace(manifest, metrics=verdict.figures())
+    tested = predict(first, periods.test)
+    verdict = judge(manifest, periods.test, *tested)
+
+    best = min(epochs, key=lambda epoch: epoch.validation_loss).epoch
+    say(f"The network to keep: all {len(rows.weight):,} rows, {best} epochs.")
+    network = fit(facts, rows, None, recipe, until=best)
+    calibrate(network, trusted, rows)
+    onnx = onnx_bytes(network)
+    manifest = msgspec.structs.replace(manifest, sha256=hashlib.sha256(onnx).hexdigest(), metrics=verdict.figures())
     write(out, Artifact(manifest, onnx), card(manifest, facts, recipe, verdict, len(onnx)))
+    write_log(out, manifest, epochs, periods.test, tested[0], verdict)
     return manifest
 
 
@@ -88,13 +102,8 @@ class Periods(NamedTuple):
     test: Rows
 
 
-def split(facts: Facts, parts: Sequence[Rows], recipe: Recipe) -> Periods:
-    """Cut each part by time, and join what falls into each period."""
-    cut = [_split_part(facts, rows, recipe) for rows in parts]
-    return Periods(*(concatenate(rows) for rows in zip(*cut, strict=True)))
-
-
-def _split_part(facts: Facts, rows: Rows, recipe: Recipe) -> Periods:
+def split(facts: Facts, rows: Rows, recipe: Recipe) -> Periods:
+    """Cut by time; rows whose horizon reaches into the next period are left out."""
     order = np.argsort(rows.time_ms, kind="stable")
     time_ms = rows.time_ms[order]
     until_ms = [
