@@ -1,8 +1,9 @@
 """Load a plan in a process that may die of it, before it is loaded in one that may not.
 
 A plan is code that NVIDIA's libraries generate, and some plans that were built without an error end the process that
-loads them: on an H200, TensorRT 8.6 did so with FP16 at optimisation level 5. A crash cannot be caught, so a child goes
-first: it loads the very bytes that it is given, tests every bucket against the stored scores and records the graphs.
+loads them: on an H200, TensorRT 8.6 did so with FP16 at level 5 and with INT8 at level 3. A crash cannot be caught, so
+a child goes first: it loads the very bytes that it is given, tests every bucket against the stored scores and records
+the graphs.
 
 Run as a module, this is the child: a request (MessagePack) on standard input, one line of JSON on standard output.
 """
@@ -76,10 +77,11 @@ def probe(
             f"{name} was not loaded and tested within {timeout_s:.0f} s, so it may not serve. Look at the GPU with "
             "nvidia-smi: another process may fill it, or the driver may hang."
         )
+    lower = f"--level {settings.level - 1} or lower, or with " if settings.level else ""
     raise ModelError(
         missing(ended.last_words)
         or f"{name} may not serve: the process that loaded it {ended.how} (last words: {ended.last_words}). Build it "
-        "again with --level 3 or lower, or with --precision fp32."
+        f"again with {lower}--precision fp32."
     )
 
 

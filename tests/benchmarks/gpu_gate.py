@@ -128,7 +128,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.gpu_gate", description=(__doc__ or "")[:120])
     parser.add_argument("--make", type=Path, nargs=2, metavar=("ROWS", "RECORDING"))
     parser.add_argument("--rows", type=Path, metavar="ROWS")
-    parser.add_argument("--precisions", default="fp32,fp16,int8", help="(%(default)s)")
+    parser.add_argument("--precisions", default="fp32,fp16,int8", help="fp16@2: at another level (%(default)s)")
     parser.add_argument("--energy", type=float, default=5.0, metavar="S", help="seconds of a window (%(default)g)")
     parser.add_argument("--crash", action="store_true", help="FP16 at level 5 as well: minutes")
     parser.add_argument("--cache", type=Path, default=Path("var/engines"), help="(%(default)s)")
@@ -146,8 +146,9 @@ def main() -> int:
     for precision in options.precisions.split(","):
         try:
             say(f"{precision}: building")
-            bounds = ranges(artifact, traffic.sample) if precision == "int8" else None
-            settings = Settings(precision=precision)
+            name, _, level = precision.partition("@")
+            bounds = ranges(artifact, traffic.sample) if name == "int8" else None
+            settings = Settings(precision=name, level=int(level or 3))
             began = time.perf_counter()
             folder = built[precision] = build(artifact, settings, options.cache, ranges=bounds, timeout_s=400.0)
             say(f"{precision}: {folder.name}, built and probed in {time.perf_counter() - began:.1f} s")
