@@ -96,7 +96,12 @@ class ScoreWriter:
         self._held: list[pa.RecordBatch] = []
         self._waiting = 0
         try:
-            self._file = pq.ParquetWriter(self._partial, self._schema, compression="zstd", use_dictionary=_REPEATED)
+            self._file = pq.ParquetWriter(
+                self._partial,
+                self._schema,
+                compression="zstd",
+                use_dictionary=_REPEATED,  # type: ignore[arg-type]  # the stubs know of all columns or none
+            )
         except OSError as error:
             raise RecordingError(f"{path} cannot be written: {error.strerror or error}.") from error
 
