@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 import tensorrt as trt
@@ -14,8 +15,12 @@ from engines.tensorrt.cuda import SUCCESS, CudaError, Stream, check
 from engines.tensorrt.graph import capture
 from engines.tensorrt.log import LOG
 
-_EVENT_FLAGS: Final = rt.cudaEventDisableTiming | rt.cudaEventBlockingSync
+_SPIN_EVENT: Final = rt.cudaEventDisableTiming
+_SLEEP_EVENT: Final = rt.cudaEventDisableTiming | rt.cudaEventBlockingSync
+#: A batch that takes longer is waited for asleep: waking up costs some tens of microseconds, spinning a whole core.
+_SPIN_AT_MOST_S: Final = 500e-6
 _FIRST_GUESS_S: Final = 200e-6
+_LEARNING_RATE: Final = 0.1
 
 
 def bind(
@@ -50,8 +55,7 @@ class Slot:
         """Allocate; the context has its shapes already."""
         self.batch = batch
         self.length = length
-        #: Seconds that a batch takes, as learnt.
-        self.expected_s = _FIRST_GUESS_S
+        self._expected_s = _FIRST_GUESS_S  # that a batch takes, as learnt
         self._context = context
         self._stream = stream
         self._graph = 0
@@ -63,7 +67,9 @@ class Slot:
         self.history = self._inputs.host["history"]
         self.p_tip = self._outputs.host["p_tip"]
         self.value = self._outputs.host["value"]
-        self.event = int(check("cudaEventCreateWithFlags", rt.cudaEventCreateWithFlags(_EVENT_FLAGS)))
+        self._spin = int(check("cudaEventCreateWithFlags", rt.cudaEventCreateWithFlags(_SPIN_EVENT)))
+        self._sleep = int(check("cudaEventCreateWithFlags", rt.cudaEventCreateWithFlags(_SLEEP_EVENT)))
+        self._event = self._sleep
 
     @property
     def recorded(self) -> bool:
@@ -78,9 +84,21 @@ class Slot:
                 raise CudaError("cudaGraphLaunch", status)
         else:
             self._queue()
-        status = rt.cudaEventRecord(self.event, self._stream.handle)[0]
+        self._event = self._spin if self._expected_s <= _SPIN_AT_MOST_S else self._sleep
+        status = rt.cudaEventRecord(self._event, self._stream.handle)[0]
         if status != SUCCESS:
             raise CudaError("cudaEventRecord", status)
+
+    def wait(self, began: float) -> None:
+        """Wait until what was started at `began` (perf_counter) is done; raises CudaError.
+
+        One call into CUDA, which spins or sleeps there: a loop of ours would fight for the interpreter's lock with the
+        event loop, whose work is what the wait is to be used for.
+        """
+        status = rt.cudaEventSynchronize(self._event)[0]
+        if status != SUCCESS:
+            raise CudaError("The batch", status)
+        self._expected_s += _LEARNING_RATE * (time.perf_counter() - began - self._expected_s)
 
     def record(self) -> None:
         """Record the graph that later starts launch; raises ModelError if it cannot be recorded."""
@@ -96,7 +114,8 @@ class Slot:
         """Free everything; nothing may be in flight."""
         self.forget()
         del self._context, self.features, self.history, self.p_tip, self.value
-        rt.cudaEventDestroy(self.event)
+        rt.cudaEventDestroy(self._spin)
+        rt.cudaEventDestroy(self._sleep)
         self._inputs.close()
         self._outputs.close()
 

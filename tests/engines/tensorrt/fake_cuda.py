@@ -37,7 +37,7 @@ class FakeCuda:
         self.graphs: dict[int, list[Callable[[], object]]] = {}
         self.memory: dict[int, Any] = {}
         self.launched = 0
-        self.polls = 0
+        self.waited: list[str] = []
 
     def __getattr__(self, name: str) -> Callable[..., tuple[Any, ...]]:
         """Calls without an effect here: synchronising, destroying, recording events."""
@@ -72,8 +72,8 @@ class FakeCuda:
     def cudaStreamCreateWithPriority(self, *_: int) -> tuple[Any, int]:  # noqa: N802
         return OK, 77
 
-    def cudaEventCreateWithFlags(self, _: int) -> tuple[Any, int]:  # noqa: N802
-        return OK, 88
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[Any, int]:  # noqa: N802
+        return OK, 88 + flags
 
     def cudaHostAlloc(self, size: int, _: int) -> tuple[Any, int]:  # noqa: N802
         return self._allocate(size)
@@ -85,9 +85,9 @@ class FakeCuda:
         self.do(lambda: ctypes.memmove(to, source, size))
         return (self._status("cudaMemcpyAsync"),)
 
-    def cudaEventQuery(self, _: int) -> tuple[Any]:  # noqa: N802
-        self.polls += 1
-        return (self._status("cudaEventQuery"),)
+    def cudaEventSynchronize(self, event: int) -> tuple[Any]:  # noqa: N802
+        self.waited.append("sleep" if (event - 88) & self.cudaEventBlockingSync else "spin")
+        return (self._status("cudaEventSynchronize"),)
 
     def cudaStreamBeginCapture(self, *_: Any) -> tuple[Any]:  # noqa: N802
         self.recording = []

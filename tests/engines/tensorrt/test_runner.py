@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
@@ -237,7 +238,7 @@ def test_no_gpu_is_said_in_words(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("code", "dead"), [("cudaErrorIllegalAddress", True), ("cudaErrorInvalidValue", False)])
-@pytest.mark.parametrize("call", ["cudaGraphLaunch", "cudaEventQuery"])
+@pytest.mark.parametrize("call", ["cudaGraphLaunch", "cudaEventSynchronize"])
 def test_only_a_dead_context_ends_the_process(stage: Stage, call: str, code: str, dead: bool) -> None:
     reasons: list[str] = []
     runner = stage.load(lost=reasons.append)
@@ -249,9 +250,12 @@ def test_only_a_dead_context_ends_the_process(stage: Stage, call: str, code: str
     assert len(runner.infer(*rows(2)).value) == 2
 
 
-def test_waiting_spins_and_then_sleeps(stage: Stage) -> None:
+def test_a_slow_batch_is_waited_for_asleep(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = stage.load()
-    stage.cuda.fail["cudaEventQuery"] = "cudaErrorNotReady"
-    polls = stage.cuda.polls
-    assert len(runner.infer(*rows(2)).value) == 2  # cudaEventSynchronize ends it
-    assert stage.cuda.polls > polls
+    runner.infer(*rows(2))
+    assert stage.cuda.waited[-1] == "spin"
+    now = itertools.count()
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(now)))
+    for _ in range(4):
+        runner.infer(*rows(2))
+    assert stage.cuda.waited[-1] == "sleep"
