@@ -56,7 +56,7 @@ def converse(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_environment(),
+        env=environment(),
         start_new_session=True,  # a group of its own, so that all of it can be killed
     ) as process:
         try:
@@ -142,7 +142,7 @@ def own(module: str) -> tuple[str, ...]:
     return (sys.executable, "-m", module)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Give the child this process's, with the path to this package, wherever it was started from."""
     root = str(Path(__file__).resolve().parents[1])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

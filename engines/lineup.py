@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from engines.fed import FedModel, FedWorker, feed
 from engines.folder import load
 from engines.ladder import Guard, Mode, Rung
 from engines.manifest import Artifact, Manifest
@@ -11,7 +12,7 @@ from engines.model import Model
 from engines.prior import PriorModel
 from engines.tensorrt.plan import Engine
 from engines.tensorrt.probe import probe
-from engines.worker import InlineWorker, ModelWorker
+from engines.worker import InlineWorker, ModelWorker, Worker
 
 #: Far above any batch on a GPU, far below an event's 50 ms: what takes longer is not worth waiting for.
 _PATIENCE_S: Final = 0.02
@@ -24,7 +25,9 @@ class Place(NamedTuple):
     """Whether TensorRT runs what it can; else ONNX Runtime runs everything."""
     device: str = ""
     """The GPU's number or UUID, or a MIG instance's UUID."""
-    quota: int | None = None
+    shared: bool = True
+    """Whether one process of the machine has an engine and all workers feed it; else each loads it for itself."""
+    quota: int = 2
     """Batches of one model that may be on the GPU or wait for it at a time."""
     agreement: float = 0.99
     """Least share of rows on which an INT8 engine must name the same tier as the engine below it."""
@@ -95,10 +98,14 @@ def open_lineup(
 
 
 def make_rungs(lineup: Lineup, place: Place) -> list[Rung]:
-    """Give each model who runs it: a thread on the GPU, where a call may hang, and the loop itself on the CPU."""
+    """Give each model who runs it: the loop itself on the CPU; for the GPU, where a call may hang, somebody else."""
     rungs = []
     for model, mode, on_gpu, guarded in lineup.members:
-        worker = ModelWorker(model) if on_gpu else InlineWorker(model)
+        worker: Worker
+        if isinstance(model, FedModel):
+            worker = FedWorker(model)
+        else:
+            worker = ModelWorker(model) if on_gpu else InlineWorker(model)
         guard = Guard(place.agreement) if guarded else None
         patience_s = _PATIENCE_S if on_gpu else None
         rungs.append(Rung(mode, worker, patience_s, quota=place.quota if on_gpu else None, guard=guard))
@@ -106,7 +113,9 @@ def make_rungs(lineup: Lineup, place: Place) -> list[Rung]:
 
 
 def _load(engine: Engine, place: Place) -> Model:
-    """Load an engine here after a child did."""
+    """Have an engine run by the process that owns it, or, once a child has tried that, here."""
+    if place.shared:
+        return feed(engine, device=place.device, places=place.quota)
     probe(engine, device=place.device)
     from engines.tensorrt.cuda import choose  # the child would have said that the package is missing
 

@@ -211,6 +211,13 @@ class Model(msgspec.Struct, frozen=True):
     device: Annotated[
         str, Meta(description="The GPU by number or UUID, or a MIG instance by UUID; default: the first.")
     ] = ""
+    sharing: Annotated[
+        Literal["process", "own"],
+        Meta(
+            description="`process`: one process of the machine has an engine, and all workers feed it; `own`: each "
+            "worker loads it for itself, and they take turns on the GPU."
+        ),
+    ] = "process"
     second: Annotated[
         str,
         Meta(

@@ -47,7 +47,7 @@ class Models:
         self._folder = folder
         self._metrics = metrics
         model = config.model
-        self._place = Place(_gpu(config), model.device, model.quota, model.agreement)
+        self._place = Place(_gpu(config), model.device, model.sharing == "process", model.quota, model.agreement)
         self._repository = None if model.repository is None else Repository(model.repository, model.trusted_keys)
         waits = self._place.gpu and self._repository is not None
         self._stand_in = open_lineup("", read(folder, features=fingerprint), Place(), wanted=not waits)

@@ -1,6 +1,6 @@
 """Another version begins to serve while batches keep coming: how long nobody is answered, and whether anybody never is.
 
-python -m tests.benchmarks.swap [--gpu] [--rate 1250] [--rows 8] [--swaps 10]
+python -m tests.benchmarks.swap [--gpu [--own]] [--rate 1250] [--rows 8] [--swaps 10]
 python -m tests.benchmarks.swap --prepare FOLDER [--gpu]    (only makes FOLDER/versions and FOLDER/keys, for other runs)
 
 A repository of two versions, the ladder and the deployment as the service has them, and batches at even times on the
@@ -117,7 +117,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> Figures:
     first, second = await asyncio.to_thread(
         partial(versions, repository, folder, artifact, options.cache, gpu=options.gpu)
     )
-    place = Place(gpu=options.gpu)
+    place = Place(gpu=options.gpu, shared=not options.own)
 
     def opens(version: str) -> Lineup:
         return open_lineup(version, repository.open(version, features=artifact.manifest.features), place)
@@ -185,6 +185,7 @@ def main() -> int:
     """Measure, print, save; 1 if a batch was lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.swap", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--gpu", action="store_true", help="TensorRT engines instead of ONNX Runtime")
+    parser.add_argument("--own", action="store_true", help="load engines in this process, not in one of their own")
     parser.add_argument("--rate", type=float, default=1250.0, help="batches a second (%(default)g)")
     parser.add_argument("--rows", type=int, default=8, help="rows a batch (%(default)s)")
     parser.add_argument("--swaps", type=int, default=10, help="how often it goes back and forth (%(default)s)")

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -232,17 +232,21 @@ def test_the_check_looks_at_the_promoted_version(shelf: Shelf) -> None:
 
 
 @pytest.mark.gpu
-async def test_engines_serve_are_swapped_and_roll_back_on_a_gpu(shelf: Shelf) -> None:
+@pytest.mark.parametrize("sharing", ["process", "own"])
+async def test_engines_serve_are_swapped_and_roll_back_on_a_gpu(
+    shelf: Shelf, sharing: Literal["process", "own"]
+) -> None:
     pytest.importorskip("engines.tensorrt.runner", reason="needs an NVIDIA GPU and TensorRT")
     artifact = read(REFERENCE_MODEL, features=fingerprint())
     first, second = [
-        shelf.repository.find(str(build(artifact, settings, shelf.repository.root)))
-        for settings in (Settings(level=1), Settings(level=1, precision="fp16"))
+        shelf.repository.find(str(build(artifact, each, shelf.repository.root)))
+        for each in (Settings(level=1), Settings(level=1, precision="fp16"))
     ]
     shelf.repository.promote(first, shelf.key, force="a test")
     shelf.repository.sign(second, shelf.key, force="a test")
     metrics = Metrics()
-    async with started(metrics, model=Model(**shelf.settings, backend="tensorrt", second=second)) as models:
+    settings = Model(**shelf.settings, backend="tensorrt", second=second, sharing=sharing)
+    async with started(metrics, model=settings) as models:
         ladder, deployment = models.lanes.main.ladder, models.deployment
         assert deployment is not None
         assert [rung.model.engine for rung in ladder.rungs] == [

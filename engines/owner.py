@@ -1,0 +1,240 @@
+"""A process that owns an engine's share of the GPU and answers the workers of one machine.
+
+Without MPS, processes that each have the GPU for themselves take turns on it by time slices: on an H200 four of them
+waited three times as long for a batch as one alone, and spent ten times the CPU of four that fed one. So one process
+has the engine and the others feed it: rows and scores lie in shared memory, a few bytes over a socket say that they are
+there. A plan that ends the process that loads it ends this one, and so does an error after which no CUDA call works; a
+worker never has the interpreter held up by an engine that is being loaded.
+
+    worker -> owner   hello: JSON and the memory's descriptor;   then a batch: place and rows (`BATCH`)
+    owner -> worker   about the engine: JSON;                    then an answer: place, and a reason if it failed
+
+Run as a module, with the socket's path as argument: the engine (MessagePack) comes on standard input, one line of JSON
+on standard output says that it serves or why not. It ends when the last worker is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import selectors
+import socket
+import struct
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from engines.cpu import OnnxModel
+from engines.manifest import Artifact, Manifest
+from engines.model import BadScores, Model, ModelError, Scores
+from engines.segment import Segment
+from engines.tensorrt.plan import Engine, Facts, unpack_known
+from engines.worker import Pipelined
+
+#: Place and rows of a batch; place and whether it failed, before the reason, of an answer.
+BATCH: Final = struct.Struct("<HH")
+ANSWER: Final = struct.Struct("<H?")
+#: Bytes of the longest message.
+MOST: Final = 4096
+#: Part of a socket's name: raise it when the two sides change.
+PROTOCOL: Final = 1
+_LONELY_S: Final = 2.0  # without a worker, after the first one
+_HELLO_S: Final = 1.0
+
+
+class Order(msgspec.Struct):
+    """What is to be loaded: an engine, or the ONNX model alone."""
+
+    manifest: Manifest
+    onnx: bytes
+    facts: Facts | None = None
+    plan: bytes = b""
+    known: bytes = b""
+    device: str = ""
+
+
+class Hello(msgspec.Struct):
+    """How the worker's memory is laid out."""
+
+    most_rows: int
+    places: int
+
+
+class About(msgspec.Struct):
+    """What the owner has loaded; with `error`, why it has not."""
+
+    engine: str = ""
+    buckets: tuple[int, ...] = ()
+    max_batch: int = 0
+    error: str = ""
+
+
+class _Client(NamedTuple):
+    socket: socket.socket
+    segment: Segment
+
+
+class Owner:
+    """The loop: batches in the order of their arrival, as many at a time as the model takes."""
+
+    def __init__(self, model: Model, listener: socket.socket) -> None:
+        """Take a loaded model and a socket that listens."""
+        self._model = model
+        self._listener = listener
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._clients: dict[int, _Client] = {}
+        self._waiting: deque[tuple[int, int, int]] = deque()  # client, place, rows
+        self._running: deque[tuple[int, int, object]] = deque()  # client, place, ticket
+
+    def run(self) -> None:
+        """Answer until there was a worker and none is left."""
+        lonely_since: float | None = None
+        while lonely_since is None or time.monotonic() - lonely_since < _LONELY_S:
+            patience = 0.0 if self._waiting or self._running else None if self._clients else _LONELY_S
+            for key, _ in self._selector.select(patience):
+                if key.fileobj is self._listener:
+                    self._welcome()
+                else:
+                    self._hear(key.fd)
+            self._work()
+            if self._clients:
+                lonely_since = None
+            elif lonely_since is None:
+                lonely_since = time.monotonic()
+
+    def _work(self) -> None:
+        """Launch one batch, or, where none waits or no more may be under way, finish one."""
+        model = self._model
+        if not isinstance(model, Pipelined):
+            if self._waiting:
+                client, at, n = self._waiting.popleft()
+                if known := self._clients.get(client):
+                    place = known.segment.places[at]
+                    self._finish(client, at, lambda: model.infer(place.features[:n], place.history[:n]))
+            return
+        if self._waiting and len(self._running) < model.depth:
+            client, at, n = self._waiting.popleft()
+            if known := self._clients.get(client):
+                place = known.segment.places[at]
+                try:
+                    self._running.append((client, at, model.launch(place.features[:n], place.history[:n])))
+                except ModelError as error:
+                    self._answer(client, at, str(error))
+        elif self._running:
+            client, at, ticket = self._running.popleft()
+            self._finish(client, at, lambda: model.collect(ticket))
+
+    def _finish(self, client: int, at: int, call: Callable[[], Scores]) -> None:
+        try:
+            scores = call()
+        except BadScores as error:
+            scores = error.scores  # the worker sees for itself which row is bad
+        except ModelError as error:
+            self._answer(client, at, str(error))
+            return
+        if known := self._clients.get(client):
+            place, n = known.segment.places[at], len(scores.value)
+            place.p_tip[:n], place.value[:n] = scores
+            self._answer(client, at)
+
+    def _answer(self, client: int, at: int, reason: str = "") -> None:
+        if known := self._clients.get(client):
+            try:
+                known.socket.send(ANSWER.pack(at, bool(reason)) + reason.encode()[: MOST - ANSWER.size])
+            except OSError:
+                self._part(client)
+
+    def _welcome(self) -> None:
+        """Take in a worker; one that does not say what it should is sent away."""
+        connection, _ = self._listener.accept()
+        connection.settimeout(_HELLO_S)
+        try:
+            said, descriptors, _, _ = socket.recv_fds(connection, MOST, 1)
+            hello = msgspec.json.decode(said, type=Hello)
+            segment = Segment(self._model.manifest, hello.most_rows, hello.places, descriptors[0])
+            about = About(self._model.engine, self._model.buckets, self._model.max_batch)
+            connection.send(msgspec.json.encode(about))
+        except (OSError, ValueError, IndexError, msgspec.DecodeError) as error:
+            logging.warning("A worker was sent away: %s", error)
+            connection.close()
+            return
+        connection.setblocking(False)
+        self._clients[connection.fileno()] = _Client(connection, segment)
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def _hear(self, client: int) -> None:
+        try:
+            said = self._clients[client].socket.recv(MOST)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        if len(said) == BATCH.size:
+            self._waiting.append((client, *BATCH.unpack(said)))
+        else:
+            self._part(client)
+
+    def _part(self, client: int) -> None:
+        """Forget a worker; its batches under way are finished and told to nobody."""
+        known = self._clients.pop(client)
+        self._selector.unregister(known.socket)
+        self._waiting = deque(batch for batch in self._waiting if batch[0] != client)
+        self._running = deque((-1 if at == client else at, place, ticket) for at, place, ticket in self._running)
+        known.socket.close()
+        known.segment.close()
+
+
+def load(order: Order) -> Model:
+    """Load what was ordered; raises ModelError."""
+    artifact = Artifact(order.manifest, order.onnx)
+    if order.facts is None:
+        return OnnxModel(artifact)
+    from engines.tensorrt.cuda import choose  # needs a GPU's packages
+    from engines.tensorrt.runner import TensorRTRunner
+
+    choose(order.device)
+    return TensorRTRunner(Engine(artifact, order.facts, order.plan, unpack_known(order.known)))
+
+
+def main() -> int:
+    """Load, listen, say so, answer; 2 if it could not be loaded."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    path = Path(sys.argv[1])
+    order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Order)
+    try:
+        model = load(order)
+    except ModelError as error:
+        _say(About(error=str(error)))
+        return 2
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen(128)
+        _say(About(model.engine, model.buckets, model.max_batch))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads it any more
+        gc.freeze()
+        gc.disable()
+        try:
+            Owner(model, listener).run()
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+    model.close()
+    return 0
+
+
+def _say(about: About) -> None:
+    print(msgspec.json.encode(about).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,188 @@
+"""A model in a process of its own, fed by others: real processes, with ONNX Runtime in the place of a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engines import fed, owner
+from engines.cpu import OnnxModel
+from engines.fed import FedModel, FedWorker, feed
+from engines.ladder import Ladder, Rung
+from engines.model import BadScores, ModelError
+from engines.prior import PriorModel
+from tests.engines import small_models
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="shares memory as Linux does")
+
+ARTIFACT = small_models.artifact()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path: sockets allow no more than a hundred characters."""
+    made = Path(tempfile.mkdtemp(prefix="fed-", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)
+
+
+def rows(n: int, seed: int = 1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    rng = np.random.default_rng(seed)
+    features = rng.exponential(1.0, (n, len(small_models.COLUMNS))).astype(np.float32)
+    return features, rng.exponential(1.0, (n, *small_models.HISTORY)).astype(np.float32)
+
+
+@asynccontextmanager
+async def feeding(*models: FedModel) -> AsyncIterator[list[FedWorker]]:
+    """Workers, and nothing of theirs left behind."""
+    workers = [FedWorker(model) for model in models]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.close()
+        await asyncio.sleep(0)
+        await gone()
+
+
+async def gone() -> None:
+    """Wait until owners whose workers have left have ended."""
+    async with asyncio.timeout(20):
+        while any(process.poll() is None for process in fed._started):  # noqa: ASYNC110 -- they end by themselves
+            await asyncio.sleep(0.05)
+
+
+def sockets(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_socket()]
+
+
+def owners() -> list[int]:
+    return [process.pid for process in fed._started if process.poll() is None]
+
+
+async def test_workers_of_one_machine_share_one_owner(folder: Path) -> None:
+    first = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder))
+    second = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, places=5))
+    reference = OnnxModel(ARTIFACT)
+    assert len(owners()) == 1
+    assert (first.engine, first.buckets, first.max_batch) == (reference.engine, reference.buckets, reference.max_batch)
+    np.testing.assert_array_equal(first.infer(*rows(7)).p_tip, reference.infer(*rows(7)).p_tip)
+    async with feeding(first, second) as workers:
+        for n in (1, 8, 100, 1024):
+            futures = [worker.submit(*rows(n, seed)) for seed, worker in enumerate(workers)]
+            for seed, future in enumerate(futures):
+                found, expected = await future, reference.infer(*rows(n, seed))
+                np.testing.assert_array_equal(found.p_tip, expected.p_tip)
+                np.testing.assert_array_equal(found.value, expected.value)
+        batches = [rows(n, n) for n in range(1, 6)]
+        answers = await asyncio.gather(*(workers[1].submit(*batch) for batch in batches))
+        for answer, batch in zip(answers, batches, strict=True):
+            np.testing.assert_array_equal(answer.p_tip, reference.infer(*batch).p_tip)
+    assert sockets(folder) == [], "none is left behind"
+
+
+async def test_one_worker_that_leaves_does_not_take_the_owner_along(folder: Path) -> None:
+    models = [await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder)) for _ in range(2)]
+    async with feeding(*models) as workers:
+        under_way = workers[0].submit(*rows(8))
+        workers[0].close()
+        assert len((await under_way).value) == 8, "what was under way is answered"
+        with pytest.raises(ModelError, match="takes no more batches"):
+            workers[0].submit(*rows(1))
+        assert len((await workers[1].submit(*rows(8))).value) == 8
+
+
+async def test_a_batch_too_many_or_of_another_shape_is_refused(folder: Path) -> None:
+    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder))) as (worker,):
+        with pytest.raises(ModelError, match="`features` is float32"):
+            worker.submit(np.zeros((1, 4), np.float32), rows(1)[1])
+        with pytest.raises(ModelError, match="A batch of 1025 rows"):
+            worker.submit(*rows(1025))
+        futures = [worker.submit(*rows(500)) for _ in range(2)]
+        with pytest.raises(ModelError, match="2 batches under way, and no place for another"):
+            worker.submit(*rows(1))
+        assert worker.busy
+        await asyncio.gather(*futures)
+        assert not worker.busy
+
+
+async def test_nonsense_is_known_by_its_row(folder: Path) -> None:
+    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder))) as (worker,):
+        features, history = rows(5)
+        features[3] = np.nan
+        with pytest.raises(BadScores, match=r"Row 3 of a batch of 5 .* its inputs hold NaN"):
+            await worker.submit(features, history)
+        assert len((await worker.submit(*rows(5))).value) == 5
+
+
+async def test_an_owner_that_is_killed_is_stood_in_for_and_comes_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fed, "_AGAIN_S", (0.0,))
+    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder))) as (worker,):
+        cpu = PriorModel(ARTIFACT.manifest)
+        ladder = Ladder([Rung("full", worker, 5.0)], cpu)
+        assert (await ladder.infer(*rows(4))).mode == "full"
+        (before,) = owners()
+        os.kill(before, signal.SIGSTOP)
+        under_way = worker.submit(*rows(8))
+        os.kill(before, signal.SIGKILL)
+        with pytest.raises(ModelError, match="ended"):
+            await under_way
+        assert (await ladder.infer(*rows(4))).mode == "prior"
+        async with asyncio.timeout(20):
+            while worker._lost:  # noqa: ASYNC110 -- it comes back by itself
+                await asyncio.sleep(0.01)
+        (after,) = owners()
+        assert after != before
+        assert (await ladder.infer(*rows(4))).mode == "full"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", "killed by signal SIGSEGV"),
+        ("raise SystemExit(3)", "ended with status 3"),
+        ("print('''{\"error\": \"no such GPU\"}''')", "no such GPU"),
+    ],
+)
+def test_an_engine_that_does_not_load_is_said_in_words(folder: Path, command: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        feed(ARTIFACT, folder=folder, owner=(sys.executable, "-c", command))
+
+
+def test_a_model_that_cannot_be_loaded_is_said_in_its_owners_words(folder: Path) -> None:
+    with pytest.raises(ModelError, match="cannot load model small 1"):
+        feed(ARTIFACT._replace(onnx=b"no model"), folder=folder)
+
+
+async def test_whoever_says_no_hello_is_sent_away_and_others_are_not(folder: Path) -> None:
+    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder))) as (worker,):
+        (path,) = sockets(folder)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
+            stranger.connect(str(path))
+            stranger.send(b"hello?")
+            stranger.settimeout(10)
+            assert await asyncio.to_thread(stranger.recv, owner.MOST) == b""
+        assert len((await worker.submit(*rows(8))).value) == 8
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = fed._folder()
+    assert made.stat().st_mode & 0o777 == 0o700
+    made.chmod(0o777)
+    with pytest.raises(ModelError, match="must belong to this user alone"):
+        fed._folder()
