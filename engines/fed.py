@@ -10,6 +10,7 @@ import os
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 _LOAD_S: Final = 120.0
 _MOST_ROWS: Final = BUCKETS[-1]
 _ANSWER_S: Final = 5.0
+_HANGS_S: Final = 10.0  # without an answer: far above any batch
 _AGAIN_S: Final = (0.5, 1.0, 2.0, 5.0, 15.0)  # waits before an owner that ended is started anew; the last one repeats
 _OWNER: Final = own("engines.owner")
 _started: list[subprocess.Popen[bytes]] = []  # kept, so that those that ended are reaped
@@ -60,6 +62,12 @@ class Link:
         """Take the answer out of a place."""
         place = self.segment.places[at]
         return Scores(place.p_tip[:n].copy(), place.value[:n].copy())
+
+    def kill(self) -> None:
+        """End the owner, for all of its workers: it hangs, and they wait for nothing."""
+        pid, _, _ = struct.unpack("3i", self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Let go of both; the owner ends with its last connection."""
@@ -101,7 +109,7 @@ class FedModel:
 class FedWorker:
     """Feeds a model from the event loop. See `engines.worker.Worker`.
 
-    An owner that ends fails the batches that it has; it is started anew, away from the loop, until it serves again.
+    An owner that ends or hangs fails the batches that it has; it is started anew, away from the loop, until it serves.
     """
 
     def __init__(self, model: FedModel) -> None:
@@ -112,6 +120,8 @@ class FedWorker:
         self._closed = False
         self._pending: dict[int, tuple[asyncio.Future[Scores], NDArray[np.float32], NDArray[np.float32]]] = {}
         self._coming: asyncio.Task[None] | None = None
+        self._since = 0.0  # when the batch that was answered last, or else submitted first, was
+        self._looking: asyncio.TimerHandle | None = None
         self._listen()
 
     @property
@@ -136,6 +146,10 @@ class FedWorker:
             self._lose(f"{model.engine} takes no batch: {error}.")
             raise ModelError(self._lost) from error
         future: asyncio.Future[Scores] = self._loop.create_future()
+        if not self._pending:
+            self._since = self._loop.time()
+            if self._looking is None:
+                self._looking = self._loop.call_later(_HANGS_S, self._look)
         self._pending[at] = future, features, history
         return future
 
@@ -156,7 +170,22 @@ class FedWorker:
         connection.setblocking(False)
         self._loop.add_reader(connection.fileno(), self._hear)
 
+    def _look(self) -> None:
+        """See, now and then, whether the owner hangs, as one does whose driver does."""
+        self._looking = None
+        if not self._pending:
+            return
+        silent_s = self._loop.time() - self._since
+        if silent_s < _HANGS_S:
+            self._looking = self._loop.call_later(_HANGS_S - silent_s, self._look)
+            return
+        self.model.link.kill()
+        self._lose(f"The process that runs {self.model.engine} has not answered for {silent_s:.0f} s, and was killed.")
+
     def _hang_up(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         if self.model.link.connection.fileno() >= 0:
             self._loop.remove_reader(self.model.link.connection.fileno())
             self.model.close()
@@ -172,6 +201,7 @@ class FedWorker:
             self._lose(f"The process that runs {self.model.engine} ended; the log has its last words.")
             return
         at, failed = ANSWER.unpack_from(said)
+        self._since = self._loop.time()
         future, features, history = self._pending.pop(at)
         if not future.cancelled():
             try:

@@ -136,6 +136,9 @@ class Models:
             return
         assert model.traffic is not None
         assert model.signing_key is not None
+        from engines.tensorrt.cuda import choose  # of the extra for GPUs
+
+        choose(model.device)  # for the processes that build and judge
         order = Order(read(self._folder, features=self._print), model.build, model.traffic, model.signing_key)
         try:
             await background(partial(make, order, repository, repository.pointer().serving))

@@ -28,6 +28,8 @@ from tests.engines import small_models
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="shares memory as Linux does")
 
 ARTIFACT = small_models.artifact()
+# The owner as it is, but for its patience once it is alone.
+QUICK = (sys.executable, "-c", "from engines import owner; owner._LONELY_S = 0.1; raise SystemExit(owner.main())")
 
 
 @pytest.fixture
@@ -73,8 +75,8 @@ def owners() -> list[int]:
 
 
 async def test_workers_of_one_machine_share_one_owner(folder: Path) -> None:
-    first = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder))
-    second = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, places=5))
+    first = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))
+    second = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK, places=5))
     reference = OnnxModel(ARTIFACT)
     assert len(owners()) == 1
     assert (first.engine, first.buckets, first.max_batch) == (reference.engine, reference.buckets, reference.max_batch)
@@ -94,7 +96,7 @@ async def test_workers_of_one_machine_share_one_owner(folder: Path) -> None:
 
 
 async def test_one_worker_that_leaves_does_not_take_the_owner_along(folder: Path) -> None:
-    models = [await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder)) for _ in range(2)]
+    models = [await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK)) for _ in range(2)]
     async with feeding(*models) as workers:
         under_way = workers[0].submit(*rows(8))
         workers[0].close()
@@ -105,7 +107,7 @@ async def test_one_worker_that_leaves_does_not_take_the_owner_along(folder: Path
 
 
 async def test_a_batch_too_many_or_of_another_shape_is_refused(folder: Path) -> None:
-    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder))) as (worker,):
+    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))) as (worker,):
         with pytest.raises(ModelError, match="`features` is float32"):
             worker.submit(np.zeros((1, 4), np.float32), rows(1)[1])
         with pytest.raises(ModelError, match="A batch of 1025 rows"):
@@ -119,7 +121,7 @@ async def test_a_batch_too_many_or_of_another_shape_is_refused(folder: Path) -> 
 
 
 async def test_nonsense_is_known_by_its_row(folder: Path) -> None:
-    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder))) as (worker,):
+    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))) as (worker,):
         features, history = rows(5)
         features[3] = np.nan
         with pytest.raises(BadScores, match=r"Row 3 of a batch of 5 .* its inputs hold NaN"):
@@ -131,7 +133,7 @@ async def test_an_owner_that_is_killed_is_stood_in_for_and_comes_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fed, "_AGAIN_S", (0.0,))
-    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder))) as (worker,):
+    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))) as (worker,):
         cpu = PriorModel(ARTIFACT.manifest)
         ladder = Ladder([Rung("full", worker, 5.0)], cpu)
         assert (await ladder.infer(*rows(4))).mode == "full"
@@ -148,6 +150,24 @@ async def test_an_owner_that_is_killed_is_stood_in_for_and_comes_back(
         (after,) = owners()
         assert after != before
         assert (await ladder.infer(*rows(4))).mode == "full"
+
+
+async def test_an_owner_that_hangs_is_ended_and_comes_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fed, "_AGAIN_S", (0.0,))
+    monkeypatch.setattr(fed, "_HANGS_S", 0.3)
+    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))) as (worker,):
+        (before,) = owners()
+        assert len((await worker.submit(*rows(8))).value) == 8
+        await asyncio.sleep(0.4)
+        assert len((await worker.submit(*rows(8))).value) == 8, "to be idle is not to hang"
+        os.kill(before, signal.SIGSTOP)
+        with pytest.raises(ModelError, match=r"has not answered for \d+ s, and was killed"):
+            await worker.submit(*rows(8))
+        async with asyncio.timeout(20):
+            while worker._lost:  # noqa: ASYNC110 -- it comes back by itself
+                await asyncio.sleep(0.01)
+        assert owners() != [before]
+        assert len((await worker.submit(*rows(8))).value) == 8
 
 
 @pytest.mark.parametrize(
@@ -169,7 +189,7 @@ def test_a_model_that_cannot_be_loaded_is_said_in_its_owners_words(folder: Path)
 
 
 async def test_whoever_says_no_hello_is_sent_away_and_others_are_not(folder: Path) -> None:
-    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder))) as (worker,):
+    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))) as (worker,):
         (path,) = sockets(folder)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
             stranger.connect(str(path))
