@@ -36,6 +36,7 @@ warm_up()  # before the clock of any one case runs: the first time on a machine 
 
 KAFKA = os.environ.get("FAULTS_KAFKA", "")
 REDIS = os.environ.get("FAULTS_REDIS", "")
+_CACHE = 1_000  # viewers in memory, the fewest that are allowed: rows must come and go
 _SESSION_MS = 3_000  # quicker than the configuration allows; brokers elsewhere allow no less than 6 s
 
 
@@ -123,7 +124,8 @@ def worlds(request: pytest.FixtureRequest, tmp_path: Path, history: History) -> 
         setup = await make_setup(kafka, redis, topics, partitions=partitions, **batching)
         config = setup.config
         settings = msgspec.structs.replace(config.redis, cluster=cluster, timeout_ms=redis_timeout_ms)
-        setup.config = msgspec.structs.replace(config, redis=settings)
+        features = msgspec.structs.replace(config.features, cache_viewers=_CACHE)
+        setup.config = msgspec.structs.replace(config, redis=settings, features=features)
         seen = Setup(_as_seen(setup.config, via_kafka or kafka, via_redis or redis), partitions)
         async with world(
             setup, seen, tmp_path, history, shape=shape, rate=rate, session_timeout_ms=session_timeout_ms

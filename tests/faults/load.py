@@ -50,6 +50,11 @@ class Load:
         """How many records Kafka has."""
         return sum(self.ends.values())
 
+    @property
+    def waiting(self) -> int:
+        """How many records Kafka has not acknowledged yet."""
+        return len(self._producer)
+
     async def finish(self) -> None:
         """Stop, and wait until Kafka has it all. Raises what writing failed with."""
         assert self._task is not None

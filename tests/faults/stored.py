@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Any, Self
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from features.catalogue import fingerprint
 from features.redis_store import RedisStore, connect
@@ -14,6 +14,7 @@ from tests.features.harness import Rows
 from tests.integration.member import Setup
 
 _STEP_S = 0.02
+_AWAY = (RedisError, RedisClusterException, OSError)
 
 
 class Stored:
@@ -42,7 +43,7 @@ class Stored:
         for partition in self._offsets:
             try:
                 held = await self.client.hget(self._names._meta(partition), "offset")
-            except (RedisError, OSError):
+            except _AWAY:
                 continue
             self._offsets[partition] = int(held) if held and held.isdigit() else 0
         return dict(self._offsets)
@@ -52,7 +53,7 @@ class Stored:
         while True:
             try:
                 held = [await self.client.hget(self.meta(partition), "offset") for partition in self._offsets]
-            except (RedisError, OSError):
+            except _AWAY:
                 await asyncio.sleep(_STEP_S)
                 continue
             return sum(int(offset) if offset and offset.isdigit() else 0 for offset in held)

@@ -57,6 +57,7 @@ async def test_primary_killed(worlds: Worlds, cluster: RedisCluster) -> None:
     """Its replica takes over, and may not have the last writes: then everything goes back together."""
     async with worlds(redis=cluster.url, cluster=True, rate=200) as world:
         await world.run(2)
+        await world.stored.fresh()  # it learns of the other servers
         for number in range(2):
             await world.flow(1)
             owner = await asyncio.to_thread(cluster.owner, world.stored.meta(number))

@@ -72,9 +72,9 @@ async def test_power_lost(worlds: Worlds, own_redis: Redis, seed: int) -> None:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("members", [1, 3])
-async def test_redis_emptied(worlds: Worlds, members: int) -> None:
+async def test_redis_emptied(worlds: Worlds, own_redis: Redis, members: int) -> None:
     """FLUSHDB under load: rows are rebuilt from the topic, and nothing is published twice for it."""
-    async with worlds() as world:
+    async with worlds(redis=own_redis.url) as world:
         await world.run(members)
         await world.flow(3)
         await world.stored.client.flushdb()

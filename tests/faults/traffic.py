@@ -40,7 +40,7 @@ class Produced(NamedTuple):
 class Shape:
     """What traffic is like; shares are of all events."""
 
-    viewers: int = 200
+    viewers: int = 8_000
     rooms: int = 12
     hot: float = 0.0
     """Share that comes from one viewer."""
@@ -106,4 +106,6 @@ class Traffic:
             return 0
         if draw < shape.hot + shape.newcomers:
             return 1_000_000 + self._count
-        return min(int(rng.paretovariate(0.6)), shape.viewers)
+        if draw < 0.6:  # half of them are about at all times, the others come and go
+            return rng.randrange(shape.viewers)
+        return min(int(rng.paretovariate(0.6)), 300)

@@ -49,9 +49,9 @@ class World:
         await asyncio.sleep(seconds)
 
     async def backlog(self) -> int:
-        """Records in Kafka that the store does not know yet."""
+        """Records that the store does not know yet, in Kafka or on their way there."""
         held = await self.stored.offsets()
-        return sum(end - held[partition] for partition, end in self.load.ends.items())
+        return self.load.waiting + sum(end - held[partition] for partition, end in self.load.ends.items())
 
     async def drained(self, what: str, *, since: float | None = None, seconds: float = 60.0) -> float:
         """Wait until no more than half a second of traffic waits; seconds since `since` (monotonic), or since now."""
