@@ -1,0 +1,58 @@
+"""Cutting recordings: record time never goes back, and one partition alone is cut where it is among others."""
+
+from pathlib import Path
+
+from replay.recording import Record, Recording, Writer
+from replay.taking import ROOM_MS, Replayed, Taken, Taker, partitions_of
+
+T0 = 1_750_000_000_000  # a multiple of ROOM_MS
+
+
+def recorded(path: Path, *rows: tuple[int | None, int]) -> Recording:
+    """Rows of (partition, milliseconds after T0)."""
+    with Writer(path, source="made by hand") as writer:
+        writer.write([Record(b"k", b"%d" % i, at, None, None, T0 + ms, None) for i, (at, ms) in enumerate(rows)])
+    return Recording(path)
+
+
+def values(taken: list[Taken], partition: int) -> list[tuple[int, bytes | None]]:
+    return [
+        (each.interval - T0 // ROOM_MS, record.value)
+        for each in taken
+        for record in each.records.get(partition, ())
+        if isinstance(record, Replayed)
+    ]
+
+
+def test_record_time_never_goes_back(tmp_path: Path) -> None:
+    with recorded(tmp_path / "r", (0, 0), (1, 600), (0, 100), (1, 700), (0, 800)) as recording:
+        taken = list(Taker(partitions=1, size=10, alone=False).take(recording))
+    assert [each.interval - T0 // ROOM_MS for each in taken] == [0, 2, 3]
+    assert values(taken, 0) == [(0, b"0"), (2, b"2"), (3, b"4")]
+    assert values(taken, 1) == [(2, b"1"), (2, b"3")]
+
+
+def test_one_partition_is_cut_as_it_is_among_others(tmp_path: Path) -> None:
+    with recorded(tmp_path / "r", (0, 0), (1, 600), (0, 100), (1, 700), (0, 800)) as recording:
+        every = list(Taker(partitions=1, size=2, alone=False).take(recording))
+        for partition in (0, 1):
+            mine = list(Taker(partitions=1, size=10, alone=False, only=partition).take(recording))
+            assert values(mine, partition) == values(every, partition)
+            assert all(each.records.keys() == {partition} for each in mine)
+
+
+def test_record_time_goes_on_from_recording_to_recording(tmp_path: Path) -> None:
+    with recorded(tmp_path / "a", (0, 1_000)) as early, recorded(tmp_path / "b", (1, 0)) as late:
+        first = Taker(partitions=1, size=10, alone=False)
+        list(first.take(early))
+        taken = list(Taker(partitions=1, size=10, alone=False, since_ms=first.now_ms).take(late))
+    assert values(taken, 1) == [(4, b"0")]
+
+
+def test_partitions_are_those_that_were_read_and_those_to_choose_from(tmp_path: Path) -> None:
+    with recorded(tmp_path / "a", (3, 0), (5, 1)) as recording:
+        assert partitions_of(recording, 8) == {3, 5}
+    with recorded(tmp_path / "b", (3, 0), (None, 1)) as recording:
+        assert partitions_of(recording, 2) == {0, 1, 3}
+    with recorded(tmp_path / "c") as recording:
+        assert partitions_of(recording, 1) == {0}
