@@ -8,7 +8,15 @@ import ssl
 from typing import Final, NamedTuple
 
 from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
-from aiokafka.errors import KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanismError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+    for_code,
+)
+from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from scorer.config import Kafka
@@ -17,6 +25,8 @@ from scorer.kafka.client import options
 __all__ = ["Refusal", "Unreachable", "refusal", "unreachable"]
 
 _PATIENCE_S: Final = 3.0  # for one broker; we have waited for it before
+
+_GROUP: Final = 0  # the kind of coordinator
 
 # OpenSSL's numbers for what is wrong with a certificate (x509_vfy.h).
 _NOT_YET, _EXPIRED, _HOSTNAME, _ADDRESS = 9, 10, 62, 64
@@ -37,9 +47,10 @@ class Unreachable(Exception):
         self.final = why.final
 
 
-async def unreachable(config: Kafka) -> Unreachable:
-    """Find out why, after a client could not connect."""
-    return Unreachable(await refusal(config))
+async def unreachable(config: Kafka, error: Exception) -> Unreachable:
+    """Find out why, after a client of ours failed with an error that says less."""
+    why = await refusal(config)
+    return Unreachable(why._replace(words=f"{why.words} ({type(error).__name__}: {error})"))
 
 
 async def refusal(config: Kafka) -> Refusal:
@@ -55,14 +66,29 @@ async def _ask(config: Kafka, host: str, port: int) -> tuple[str, bool]:
     try:
         async with asyncio.timeout(_PATIENCE_S):
             connection = await create_conn(host, port, **_connection(config))
-            await connection.send(MetadataRequest([]))
+            lacking = await _lacking(connection, config)
     except (KafkaError, OSError, TimeoutError) as error:
         words, final = _words(config, error)
         return f"{where} {words}.", final
     finally:
         if connection is not None:
             connection.close()
-    return f"{where} serves us now.", False
+    if lacking:
+        who = "us" if config.username is None else f"user {config.username}"
+        return f"{where} does not let {who} {' nor '.join(lacking)}: docs/security.md has the rights to grant.", True
+    return f"{where} answers.", False
+
+
+async def _lacking(connection: AIOKafkaConnection, config: Kafka) -> list[str]:
+    """What we may not do there."""
+    kinds = {config.events_topic: "read", config.scores_topic: "write to", config.dlq_topic: "write to"}
+    answer = await connection.send(MetadataRequest(list(kinds), allow_auto_topic_creation=False))
+    refused = [entry[1] for entry in answer.topics if for_code(entry[0]) is TopicAuthorizationFailedError]
+    lacking = [f"{kinds[topic]} topic {topic}" for topic in refused]
+    group = await connection.send(FindCoordinatorRequest(config.group, _GROUP))
+    if for_code(group.error_code) is GroupAuthorizationFailedError:
+        lacking.append(f"join group {config.group}")
+    return lacking
 
 
 def _connection(config: Kafka) -> dict[str, object]:

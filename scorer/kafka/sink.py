@@ -73,13 +73,14 @@ class Sink:
         self._order = asyncio.Lock()  # held while a publication is handed over, so that they keep their order
         self._broken = asyncio.Event()
         self._repair: asyncio.Task[None] | None = None
+        self._failures = 0  # producers in a row that failed before anything was acknowledged
 
     async def start(self) -> None:
         """Connect. Raises Unreachable when no broker answers."""
         try:
             self._producer = await self._new_producer()
         except KafkaError as error:
-            raise await unreachable(self._config) from error
+            raise await unreachable(self._config, error) from error
         self._repair = asyncio.create_task(self._keep_working(), name="sink-repair")
 
     async def stop(self, timeout_s: float) -> None:
@@ -92,8 +93,8 @@ class Sink:
 
     @property
     def broken(self) -> bool:
-        """Whether there is no producer that works: it is being replaced, which takes until a broker answers."""
-        return self._broken.is_set()
+        """Whether there is no producer that works: none until a broker answers, or one after the other is refused."""
+        return self._broken.is_set() or (self._failures > 0 and bool(self._waiting))
 
     async def publish(self, outgoing: Sequence[Outgoing]) -> None:
         """Returns once everything is acknowledged; while Kafka is away, that is when it is back."""
@@ -114,6 +115,7 @@ class Sink:
                     self._fail(self._producer, TimeoutError(f"no acknowledgement for {_SILENCE_S:.0f} s"))
         finally:
             del self._waiting[publication]
+        self._failures = 0
         if max(self._written.values(), default=0) >= self._recycle_after:
             self._broken.set()
 
@@ -167,6 +169,7 @@ class Sink:
         """Have the producer replaced; once, however many batches fail with it."""
         if producer is self._producer and not self._broken.is_set():
             log.warning("Replacing the Kafka producer after %s: %s", type(error).__name__, error)
+            self._failures += 1
             self._recreated()
             self._broken.set()
 
@@ -174,6 +177,8 @@ class Sink:
         """Replace a broken producer and send again, in order, all that is not acknowledged."""
         while True:
             await self._broken.wait()
+            if self._failures > 1:  # what a new producer did not mend, the next one may not either
+                await asyncio.sleep(_RETRY_S[min(self._failures, len(_RETRY_S)) - 1])
             async with self._order:
                 if self._producer is not None:
                     await self._retire(self._producer, timeout_s=1.0)

@@ -84,6 +84,7 @@ class Source:
         self._topic = config.events_topic
         self._next: dict[int, int] = {}  # by partition: the first offset not handed out
         self._failures: dict[int, tuple[int, int]] = {}  # by partition: the offset that cannot be read, attempts
+        self._failing = False
         self._listener = _Listener(self, owner)
         self._consumer = AIOKafkaConsumer(
             **options(config),
@@ -110,7 +111,7 @@ class Source:
             await self._consumer.start()
         except KafkaError as error:
             await self._consumer.stop()
-            raise await unreachable(self._config) from error
+            raise await unreachable(self._config, error) from error
         except BaseException:
             await self._consumer.stop()
             raise
@@ -136,9 +137,11 @@ class Source:
         except KafkaError as error:
             self._put_back()
             if self._consumer._coordinator._coordination_task.done():
-                raise  # it has left the group, will never join again, and raises this at every call: start anew
+                # It has left the group, will never join again, and raises this at every call: start anew.
+                raise await unreachable(self._config, error) from error
             if not isinstance(error, _UNDECODABLE):
                 log.warning("Reading failed: %r", error)  # the group's or a broker's trouble, no partition's
+                self._failing = True
                 await asyncio.sleep(_BACKOFF_S)
                 return {}
             log.warning("Reading failed, and is repeated partition by partition: %s", error)
@@ -147,6 +150,7 @@ class Source:
             self._put_back()
             log.warning("Reading failed, and is repeated partition by partition: %s", error)
             return await self._poll_one_by_one()
+        self._failing = False
         if not fetched:
             await self._pass_markers()
         return self._handed_out(fetched)
@@ -274,8 +278,11 @@ class Source:
 
     @property
     def cut_off(self) -> bool:
-        """Whether the group's coordinator cannot be found or does not let us in. aiokafka asks for it for ever."""
-        return getattr(self._consumer._coordinator, "coordinator_id", 0) is None
+        """Whether nothing can be read: the last poll failed, or the group's coordinator is not found or refuses us.
+
+        aiokafka asks for a coordinator for ever, without a word to its owner.
+        """
+        return self._failing or getattr(self._consumer._coordinator, "coordinator_id", 0) is None
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)

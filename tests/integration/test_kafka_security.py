@@ -40,14 +40,16 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 
 @asynccontextmanager
-async def setup_of(secured: Secured, redis_url: str, way_in: Kafka) -> AsyncIterator[tuple[Setup, Config]]:
-    """Topics that the scorer may use, as the tests see them and as the scorer reaches them."""
+async def setup_of(
+    secured: Secured, redis_url: str, way_in: Kafka, *, but: str = ""
+) -> AsyncIterator[tuple[Setup, Config]]:
+    """Topics that the scorer may use, as the tests see them and as the scorer reaches them; `but` one."""
 
     async def topics(name: str = "topic", partitions: int = 4, settings: object = None) -> str:
         return await create_topic(secured.broker.bootstrap, name, partitions)
 
     setup = await make_setup(secured.broker.bootstrap, redis_url, topics, partitions=2)
-    await secured.grant(setup.config.kafka, USER, "CN=client")
+    await secured.grant(setup.config.kafka, USER, "CN=client", but=[but])
     yield setup, msgspec.structs.replace(setup.config, kafka=like(setup.config.kafka, way_in))
 
 
@@ -124,9 +126,8 @@ async def test_the_check_tells_it_too(secured: Secured) -> None:
     assert "refuses user scorer" in finding.seen
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 async def test_a_wrong_password_ends_the_command_with_a_sentence_and_is_not_tried_for_ever(
-    secured: Secured, tmp_path: Path, workers: int
+    secured: Secured, tmp_path: Path
 ) -> None:
     way_in = secured.at("SCRAM")
     (tmp_path / "password").write_text("wrong")
@@ -143,15 +144,42 @@ async def test_a_wrong_password_ends_the_command_with_a_sentence_and_is_not_trie
         """
     )
     command = [sys.executable, "-m", "scorer.cli", "serve", "--config", str(tmp_path / "t.toml")]
-    with Child([*command, "--workers", str(workers)], log=tmp_path / "log") as child:
+    with Child([*command, "--workers", "2"], log=tmp_path / "log") as child:
         status = await asyncio.to_thread(child.process.wait, 50)
     said = (tmp_path / "log").read_text()
-    assert status == (2 if workers == 1 else 1)
+    assert status == 1
     assert f"refuses user {USER}" in said
     assert "Traceback" not in said
     assert "wrong" not in said.replace("wrong port", "")
-    if workers > 1:
-        assert "died once" in said
+    assert "died once, at last it exited with status 2" in said
+
+
+@pytest.mark.parametrize(("lacking", "words"), [("events_topic", "read topic events"), ("group", "join group g")])
+async def test_a_right_to_read_that_is_missing_is_told_at_the_start(
+    secured: Secured, redis_url: str, lacking: str, words: str
+) -> None:
+    async with setup_of(secured, redis_url, secured.at("SCRAM"), but=lacking) as (_, config), asyncio.timeout(20):
+        with pytest.raises(Unreachable, match=rf"does not let user {USER} {words}\S+: docs/security\.md") as told:
+            async with serving(config):
+                pass
+    assert told.value.final
+
+
+async def test_a_right_to_write_that_is_missing_is_waited_for_with_the_reason_told(
+    secured: Secured, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with setup_of(secured, redis_url, secured.at("SCRAM"), but="scores_topic") as (setup, config):
+        await produce(setup, [*(record(event, 2) for event in chatter(20)), (0, b"k", b"no event")])
+        async with serving(config) as service:
+            async with asyncio.timeout(20):
+                while not any("write to topic" in why for why in service.health.against_readiness()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert service.health.against_life() == []
+            assert len(caplog.messages) < 100, "and nobody's log is flooded with it"
+            await secured.grant(config.kafka, USER)
+            await until_consumed(service, 21)
+            totals = service.metrics.totals()
+        assert (totals.scored, totals.rejected, totals.unaccounted) == (20, 1, 0)
 
 
 async def test_credentials_that_must_be_shown_again_cost_no_event(secured: Secured, redis_url: str) -> None:
