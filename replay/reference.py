@@ -1,8 +1,10 @@
 """The reference model, made anew: simulate traffic, compute features, label, train, write the model folder.
 
 `make model` runs it. Equal settings give an equal training set, and on one machine the same model to the byte.
-The traffic comes from several worlds, each with viewers and streamers of its own, that start spread over the day: who
-spends much is so rare that one small world's tips are those of a few people, and every hour is to be seen in training.
+The traffic comes from several worlds, small and large, one after another, each with viewers and streamers of its own.
+Who spends much is so rare that one small world's tips are those of a few people; every hour of the day is to be seen in
+training; and each world begins with nothing known about anybody, as a service does, so that such beginnings are in what
+the model is trained on, calibrated on and judged by.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from replay.simulate.recorded import records
 FOLDER = Path("engines/models/reference")
 _NEGATIVES = 0.05
 _DAY_MS = 86_400_000
+_SIZES = (0.25, 0.5, 1.0, 2.25)  # of one world after another, in times of the rate; 1 on average
+_STRIDE = 0.618  # of a day: the hours of any few worlds in a row lie apart
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m replay.reference", description=__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER, help="model folder to write (%(default)s)")
     parser.add_argument("--shards", type=Path, help="where to keep the training set (default: a temporary folder)")
-    parser.add_argument("--worlds", type=int, default=4, help="populations to simulate (%(default)s)")
-    parser.add_argument("--hours", type=float, default=7.0, help="traffic time to simulate of each (%(default)s)")
-    parser.add_argument("--rate", type=float, default=150.0, help="events a second of each (%(default)s)")
+    parser.add_argument("--worlds", type=int, default=16, help="populations to simulate (%(default)s)")
+    parser.add_argument("--hours", type=float, default=1.75, help="traffic time to simulate of each (%(default)s)")
+    parser.add_argument("--rate", type=float, default=150.0, help="events a second, on average (%(default)s)")
     parser.add_argument("--seed", type=int, default=11, help="seed of the first world and the training (%(default)s)")
     parser.add_argument("--version", default="1", help="version in the manifest (%(default)s)")
     options = parser.parse_args(arguments)
@@ -62,13 +66,14 @@ def _make(options: argparse.Namespace, shards: Path) -> None:
         msgspec.structs.replace(
             settings,
             seed=options.seed + number,
-            start_ms=settings.start_ms + number * _DAY_MS // options.worlds,
+            rate=options.rate * _SIZES[number % len(_SIZES)],
+            start_ms=settings.start_ms + int((number + number * _STRIDE % 1) * _DAY_MS),
         )
         for number in range(options.worlds)
     ]
     source = (
         f"simulated traffic, seeds {worlds[0].seed} to {worlds[-1].seed}: {options.worlds} x {options.hours:g} h at "
-        f"{options.rate:g} events/s, {_NEGATIVES:.0%} of the events without a tip (weighted back)"
+        f"{options.rate:g} events/s on average, {_NEGATIVES:.0%} of the events without a tip (weighted back)"
     )
     print(f"Simulating {options.worlds} x {options.hours:g} h at {options.rate:g} events/s. This takes some minutes.")
     # Fresh processes: a fork would copy locks that this one's threads hold.

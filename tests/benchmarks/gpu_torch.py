@@ -22,7 +22,7 @@ import torch
 from onnx import numpy_helper
 
 import engines
-from engines.train.network import Network
+from engines.train.network import Network, Shape
 
 MODEL: Final = Path(engines.__file__).parent / "models" / "reference" / "model.onnx"
 BUCKETS: Final = (1, 64, 512)
@@ -37,7 +37,9 @@ def network() -> tuple[Network, int, tuple[int, int]]:
     channels = found["channel_weight"].shape[0]
     hidden = (found["body_0_weight"].shape[0], found["body_1_weight"].shape[0])
     n_features, codes = len(found["mean"]), found["type_tokens"].shape[0]
-    made = Network(n_features, (length, channels), codes, tokens=tokens, hidden=hidden)
+    pieces, heads = len(found["piece_feature"]), found["attention_weight"].shape[1]
+    # The members are one in the file, zeros between them included: what is timed is what the graph computes.
+    made = Network(Shape(n_features, (length, channels), codes, pieces, tokens, heads, 1, hidden))
     weights = {
         "mean": found["mean"],
         "inverse_std": found["inverse_std"],
@@ -47,11 +49,16 @@ def network() -> tuple[Network, int, tuple[int, int]]:
         "kind.weight": found["type_tokens"],
         "token.weight": found["channel_weight"].T,
         "position": found["position"],
+        **{name: found[name] for name in ("piece_feature", "piece_low", "piece_inverse_width")},
+        "mix.weight": found["mix_weight"].T,
+        "mix.bias": found["mix_bias"],
         "attention.weight": found["attention_weight"].T,
-        **{f"body.{i}.weight": found[f"body_{i // 2}_weight"] for i in (0, 2)},
-        **{f"body.{i}.bias": found[f"body_{i // 2}_bias"] for i in (0, 2)},
-        "head.weight": found["head_weight"],
-        "head.bias": found["head_bias"],
+        "body.weight": found["body_0_weight"],
+        "body.bias": found["body_0_bias"],
+        "middle.weight": found["body_1_weight"].T[None],
+        "middle.bias": found["body_1_bias"][None, None],
+        "head.weight": found["head_weight"].T[None],
+        "head.bias": found["head_bias"][None, None],
     }
     made.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in weights.items()})
     return made.eval().cuda(), n_features, (length, channels)
