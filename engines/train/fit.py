@@ -92,7 +92,8 @@ def fit(
             break
     if validation is not None:
         network.load_state_dict(best_state)
-    return network.cpu()
+    network.cpu()
+    return network
 
 
 def predict(network: Network, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
