@@ -67,7 +67,8 @@ def fit(
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = _begin(facts, train, recipe, rng).to(device)
+    network = _begin(facts, train, recipe, rng)
+    network.to(device)
     steps = math.ceil(len(train.weight) / recipe.batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     # Planned for all epochs even if it ends before: the rate then falls as it did when that end was found to be best.
