@@ -136,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _pr_auc(told: Told, name: str, weight: NDArray[np.float64]) -> float:
-    return metrics.pr_auc(told.tip, told.p[name], weight)
+    drawn = weight > 0
+    return metrics.pr_auc(told.tip[drawn], told.p[name][drawn], weight[drawn])
 
 
 if __name__ == "__main__":
