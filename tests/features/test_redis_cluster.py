@@ -162,21 +162,24 @@ async def test_a_primary_dies_under_load(redis_cluster: RedisCluster) -> None:
         key = store._meta(0)
         primary = redis_cluster.owner(key)
         replica = redis_cluster.replica(primary)
-        await asyncio.to_thread(primary.kill)
-        began = time.monotonic()
-        await asyncio.to_thread(redis_cluster.until, lambda: redis_cluster.owner(key) is replica)
         before = owners[0].claims
-        for owner in owners:
-            owner.offset = 0  # the replica may be a few writes behind; the stored offset says so, and they are redone
-        await progress(owners, 50)
-        print(f"writing again {time.monotonic() - began:.1f} s after the kill")
-        ended = True
-        await asyncio.gather(*running)
-        assert owners[0].claims > before
-        for owner in owners:
-            await owner.verify()
-    await asyncio.to_thread(primary.start)
-    await asyncio.to_thread(redis_cluster.settle)
+        await asyncio.to_thread(primary.kill)
+        try:
+            began = time.monotonic()
+            await asyncio.to_thread(redis_cluster.until, lambda: redis_cluster.owner(key) is replica)
+            for owner in owners:
+                owner.offset = 0  # the replica may be a few writes behind; the stored offset says so: they are redone
+            await progress(owners, 50)
+            print(f"writing again {time.monotonic() - began:.1f} s after the kill")
+            ended = True
+            await asyncio.gather(*running)
+            assert owners[0].claims > before
+            for owner in owners:
+                await owner.verify()
+        finally:
+            ended = True
+            await asyncio.to_thread(primary.start)
+            await asyncio.to_thread(redis_cluster.settle)
 
 
 async def test_the_rights_that_ship_are_enough_on_a_cluster_and_missing_ones_are_told(
