@@ -38,6 +38,7 @@ class RedisCluster:
 
     def __init__(self, folder: Path, *, replicas: bool = True, settings: Mapping[str, str] | None = None) -> None:
         """Nothing runs yet."""
+        self._met = 0.0
         self.nodes = []
         for i in range(PRIMARIES * (2 if replicas else 1)):
             at = folder / f"node-{i}"
@@ -67,15 +68,27 @@ class RedisCluster:
             shutil.rmtree(node.folder, ignore_errors=True)
 
     def _join(self) -> None:
-        first, *others = self.nodes
-        for node in others:
-            ask(node, "CLUSTER", "MEET", "127.0.0.1", first.port)
         for i, node in enumerate(self.nodes[:PRIMARIES]):
             ask(node, "CLUSTER", "ADDSLOTSRANGE", i * _SLOTS // PRIMARIES, (i + 1) * _SLOTS // PRIMARIES - 1)
-        self.until(lambda: all(len(self.seen_by(node)) == len(self.nodes) for node in self.nodes))
+        self._meet()
+        self.until(self._acquainted)
         for i, node in enumerate(self.nodes[PRIMARIES:]):
             ask(node, "CLUSTER", "REPLICATE", self.id(self.nodes[i]))
         self.settle()
+
+    def _meet(self) -> None:
+        first, *others = self.nodes
+        for node in others:
+            ask(node, "CLUSTER", "MEET", "127.0.0.1", first.port)
+        self._met = time.monotonic()
+
+    def _acquainted(self) -> bool:
+        """Whether everybody knows everybody; introduced again, as that lapses after a second on a busy machine."""
+        if all(len(self.seen_by(node)) == len(self.nodes) for node in self.nodes):
+            return True
+        if time.monotonic() - self._met > 3:
+            self._meet()
+        return False
 
     def seen_by(self, node: Redis) -> dict[str, str]:
         """Who a server knows that has been met for good: id -> flags."""
