@@ -15,7 +15,7 @@ from aiokafka.partitioner import murmur2
 
 from replay.recording import Headers, Record
 from scorer.config import Kafka
-from scorer.kafka.client import options
+from scorer.kafka.client import options, stop_consumer
 
 MOST_WAITING: Final = 100_000  # records handed over and not acknowledged, above which the producer asks to wait
 _BATCH_BYTES: Final = 256 * 1024
@@ -172,13 +172,13 @@ class Reader:
             ]
             await self._consumer.start()
         except (KafkaError, OSError, TimeoutError) as error:
-            await self._consumer.stop()
+            await stop_consumer(self._consumer)
             raise _unreachable(self._config, self._topic, error) from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close."""
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
 
     async def ranges(self, since_ms: int | None, until_ms: int | None) -> dict[int, Range]:
         """Find, for each partition, what it holds from one Kafka timestamp to before another, as of now."""

@@ -1,6 +1,9 @@
 """What every Kafka client of the service is built with."""
 
+import asyncio
 from typing import Any
+
+from aiokafka import AIOKafkaConsumer
 
 from scorer.config import Kafka
 from scorer.kafka import tls
@@ -27,3 +30,22 @@ def options(config: Kafka) -> dict[str, Any]:
         shared["sasl_plain_username"] = config.username
         shared["sasl_plain_password"] = config.password.reveal()
     return shared
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Disconnect, and leave the group if there is one.
+
+    aiokafka 0.14: a fetch that failed and waits to be repeated ends `stop` with its own cancellation (its issue 974),
+    connections still open. That is nobody's wish to cancel us, and the rest of `stop` is done here.
+    """
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        fetches = consumer._fetcher._pending_tasks
+        for fetch in fetches:
+            fetch.cancel()
+        await asyncio.gather(*fetches, return_exceptions=True)
+        await consumer._client.close()

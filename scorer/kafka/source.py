@@ -31,7 +31,7 @@ from aiokafka.errors import (
 )
 
 from scorer.config import Kafka
-from scorer.kafka.client import REBALANCE_TIMEOUT_MS, options
+from scorer.kafka.client import REBALANCE_TIMEOUT_MS, options, stop_consumer
 from scorer.kafka.refusal import unreachable
 from scorer.record import Record
 
@@ -110,15 +110,15 @@ class Source:
         try:
             await self._consumer.start()
         except KafkaError as error:
-            await self._consumer.stop()
+            await stop_consumer(self._consumer)
             raise await unreachable(self._config, error) from error
         except BaseException:
-            await self._consumer.stop()
+            await stop_consumer(self._consumer)
             raise
 
     async def stop(self) -> None:
         """Leave the group."""
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
 
     async def poll(self, timeout_ms: int) -> Mapping[int, Sequence[Record]]:
         """All records at hand, by partition, waiting up to `timeout_ms` for the first; longer during a rebalance.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaConsumer
 
 from scorer.config import Kafka
-from scorer.kafka.client import options
+from scorer.kafka.client import options, stop_consumer
 
 _WAIT_MS = 200  # looking on is in no hurry
 
@@ -45,7 +45,7 @@ class Tail:
         try:
             await consumer.start()
         except BaseException:
-            await consumer.stop()
+            await stop_consumer(consumer)
             raise
         self._following = asyncio.create_task(self._follow(consumer), name="tail")
 
@@ -72,4 +72,4 @@ class Tail:
                 for partition, records in (await consumer.getmany(timeout_ms=_WAIT_MS)).items():
                     self._found[partition.topic] += [Seen(record.key, record.value) for record in records]
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)

@@ -39,6 +39,15 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     secured.broker.stop()
 
 
+@pytest.fixture(autouse=True)
+async def nothing_left_open() -> AsyncIterator[None]:
+    """A TLS connection waits for the other side's farewell; the test's event loop ends before that comes."""
+    yield
+    for transport in list(asyncio.get_running_loop()._transports.values()):  # type: ignore[attr-defined]
+        transport.abort()
+    await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def setup_of(
     secured: Secured, redis_url: str, way_in: Kafka, *, but: str = ""

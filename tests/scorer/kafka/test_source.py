@@ -82,6 +82,25 @@ async def test_nothing_is_handed_out_before_the_owner_says_from_where(
         assert await read(source, 2) == {0: [b"1", b"2"]}
 
 
+async def test_stopping_while_a_failed_fetch_waits_ends_well_and_leaves_nothing_open(
+    kafka_broker: Broker, kafka_topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await kafka_topics("source", 2)
+    async with asyncio.timeout(20), consuming(kafka_broker, topic) as (source, _):
+        source.resume(0, 0)
+        client, fetcher = source._consumer._client, source._consumer._fetcher
+        monkeypatch.setattr(fetcher, "_retry_backoff", 60.0)
+        while not client._conns or not fetcher._in_flight:
+            await source.poll(20)
+        for connection in list(client._conns.values()):
+            connection.close()
+        await source.poll(20)
+        assert fetcher._in_flight, "the fetch waits"
+        await source.stop()
+        assert not any(connection.connected() for connection in client._conns.values())
+        assert all(task.done() for task in fetcher._pending_tasks)
+
+
 async def test_positions_are_committed_and_read_back(kafka_broker: Broker, kafka_topics: Topics) -> None:
     topic = await kafka_topics("source", 2)
     await produce(kafka_broker, topic, 1, [b"0", b"1"])
