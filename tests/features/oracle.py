@@ -6,7 +6,7 @@ It shares no code with the kernel: only the names and the order of the columns, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from features.catalogue import FEATURES
 from features.events import EVENT_TYPES, ROOM_LEVEL, Event
+from tests.features.ledger import Fact, Gift, Pair, Past, Room, Viewer
 
 # window -> (width of a bucket in ms, buckets): the current bucket and those before it
 WINDOWS: Final = {
@@ -33,76 +34,6 @@ KIND: Final = {
     "comment": "comments", "like": "social", "follow": "social", "share": "social", "gift_panel_open": "intent",
     "recharge": "intent", "gift": "tips", "paid_chat": "tips", "subscribe": "subs",
 }  # fmt: skip
-
-
-@dataclass
-class Fact:
-    """Something to add up: n of a kind and its money, at a time."""
-
-    time: int
-    kind: str
-    n: int
-    minor: int = 0
-
-
-@dataclass
-class Gift:
-    key: str
-    tx: str
-    room: str
-    visit: int
-    minor: int
-    time: int
-    reversed: bool = False
-
-
-@dataclass
-class Pair:
-    number: int
-    first: int
-    clock: int = 0
-    facts: list[Fact] = field(default_factory=list)
-    visits: list[list[Fact]] = field(default_factory=list)
-    room: str = ""
-    visit_start: int = 0
-    gifts: list[Gift] = field(default_factory=list)
-    tip_times: list[tuple[int, int]] = field(default_factory=list)  # (visit, time)
-    event_times: list[int] = field(default_factory=list)
-    sub_times: list[int] = field(default_factory=list)
-    free_key: str = ""
-    visits_tipped: set[int] = field(default_factory=set)
-
-
-@dataclass
-class Past:
-    code: int
-    time: int
-    minor: int
-    size: int
-    tip: bool
-    streamer: str
-    visit: int
-
-
-@dataclass
-class Viewer:
-    clock: int = 0
-    first: int = 0
-    ids: list[str] = field(default_factory=list)
-    past: list[Past] = field(default_factory=list)
-    facts: list[Fact] = field(default_factory=list)
-    times: dict[str, list[int]] = field(default_factory=dict)
-    pairs: dict[str, Pair] = field(default_factory=dict)
-
-
-@dataclass
-class Room:
-    clock: int = 0
-    seen: list[int] = field(default_factory=list)
-    facts: list[Fact] = field(default_factory=list)
-    tips: list[int] = field(default_factory=list)
-    raids: list[tuple[int, int]] = field(default_factory=list)
-    online: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass

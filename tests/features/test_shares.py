@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from features.engine import FeatureEngine, RowVersionError
 from features.events import Event
 from tests.features.harness import Lines, Record, Rows, assert_same, engine_of, join, run_batch
-from tests.features.oracle import Line, Oracle, Room
+from tests.features.ledger import Room
+from tests.features.oracle import Line, Oracle
 from tests.features.traffic import START, streams
 
 
