@@ -36,13 +36,16 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     """Disconnect, and leave the group if there is one.
 
     aiokafka 0.14: a fetch that failed and waits to be repeated ends `stop` with its own cancellation (its issue 974),
-    connections still open. That is nobody's wish to cancel us, and the rest of `stop` is done here.
+    connections still open. That is nobody's wish to cancel us, and the rest of `stop` is done here. A task that was
+    cancelled before, and cleans up, is no exception.
     """
+    task = asyncio.current_task()
+    assert task is not None
+    wishes = task.cancelling()
     try:
         await consumer.stop()
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if task.cancelling() > wishes:
             raise
         fetches = consumer._fetcher._pending_tasks
         for fetch in fetches:

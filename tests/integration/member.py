@@ -13,6 +13,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from features.events import Event, encode
 from scorer.config import Batching, Config, Kafka, Redis, Server
 from scorer.contracts import Score
+from scorer.kafka.client import stop_consumer
 from scorer.service import Service
 from tests.conftest import Topics
 
@@ -90,7 +91,7 @@ async def read_topic(setup: Setup, topic: str) -> dict[int, list[ConsumerRecord]
         while await consumer.position(tp) < ends[tp]:
             for at, records in (await consumer.getmany(timeout_ms=200)).items():
                 found[at.partition] += records
-    await consumer.stop()
+    await stop_consumer(consumer)
     return found
 
 

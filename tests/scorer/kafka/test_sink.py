@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from scorer.config import Kafka
+from scorer.kafka.client import stop_consumer
 from scorer.kafka.sink import Message, Outgoing, Sink
 from tests.conftest import Topics
 from tests.services import kafka
@@ -55,7 +56,7 @@ async def everything(broker: Broker, topic: str, partition: int) -> list[int]:
     while await consumer.position(tp) < end:
         for records in (await consumer.getmany(timeout_ms=200)).values():
             found += [int(record.value) for record in records]
-    await consumer.stop()
+    await stop_consumer(consumer)
     return found
 
 
