@@ -25,14 +25,17 @@ _UNWRITTEN = 64  # cuts of one partition that may wait for a checkpoint before i
 _UNWRITTEN_ROWS = 20_000  # and rows of all of them, some 40 MB
 
 
-async def patiently(call: Callable[[], Awaitable[_T]]) -> _T:
-    """Wait for the store to serve: intake stops meanwhile, and nothing is lost."""
+async def patiently(
+    call: Callable[[], Awaitable[_T]], failed: Callable[[StoreUnavailable], None] = lambda _: None
+) -> _T:
+    """Wait for the store to serve: intake stops meanwhile, and nothing is lost. `failed` hears of each attempt."""
     attempt = 0
     while True:
         try:
             return await call()
         except StoreUnavailable as error:
             log.warning("Waiting for the store: %s", error)
+            failed(error)
         await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
         attempt += 1
 

@@ -97,7 +97,7 @@ class Metrics(Collector):
         self.rejects = Counter("tipstream_rejects", "Records sent to the dead-letter topic, by reason.", "reason")
         self.skipped = Counter(
             "tipstream_records_skipped",
-            "Records never read: retention removed them, or their batch is corrupt.",
+            "Records never read: they were removed from the topic before their turn.",
             "reason",
         )
         self.late_events = Counter("tipstream_late_events", "Events too old for the rings: in lifetime totals only.")

@@ -75,6 +75,7 @@ class Ownership:
         self.claiming: dict[int, asyncio.Task[None]] = {}
         self.obstacles: dict[int, str] = {}  # by partition being claimed: what its claim waits for
         self.rebalances = 0
+        self.skipped = 0  # records that retention took before they were read
         self.steady = asyncio.Lock()
         self._store = store
         self._engine = engine
@@ -264,12 +265,14 @@ class Ownership:
                     self._engine.forget(partition)
                     self._engine.open(partition)
                 self._warm[partition] = _COLD  # unless all goes well
-                if lease.stored is None:
+                if lease.stored != offset:
                     outcome = await self._first_offset(lease, offset)
                     if outcome is Written.FENCED or self._superseded(partition):
                         return
                     if outcome is not Written.APPLIED:  # emptied, or gone back, since the claim
                         continue
+                    if claim.offset is not None:
+                        self.skipped += offset - claim.offset
                 self.stopped.pop(partition, None)
                 if self.topic.resume(partition, offset):
                     del self._warm[partition]
@@ -320,8 +323,8 @@ class Ownership:
         return claim.offset
 
     async def _first_offset(self, lease: Lease, offset: int) -> Written:
-        """Write down where a partition without state begins, so that a crash before its first batch changes nothing."""
-        write = Checkpoint(lease.partition, lease.epoch, None, offset, _NOTHING)
+        """Write down where a partition begins, or is after a gap: a crash before its first batch changes nothing."""
+        write = Checkpoint(lease.partition, lease.epoch, lease.stored, offset, _NOTHING)
         lease.stored = offset
         return await self._patiently(lambda: self._store.checkpoint(write), lease.partition)
 

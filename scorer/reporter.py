@@ -19,6 +19,7 @@ class Reporter:
         self._metrics = metrics
         self._health = health
         self._rebalances = 0
+        self._skipped = 0
         self._stopped: set[int] = set()
 
     def report(self) -> int:
@@ -35,6 +36,8 @@ class Reporter:
         metrics.cache_rows.replace({(table,): rows for table, rows in self._engine.sizes().items()})
         metrics.rebalances.add(ownership.rebalances - self._rebalances)
         self._rebalances = ownership.rebalances
+        metrics.skipped.add(ownership.skipped - self._skipped, "retention")
+        self._skipped = ownership.skipped
         for partition in self._stopped - set(ownership.stopped):
             self._health.clear_partition(partition)
         for partition, stopped in ownership.stopped.items():
@@ -45,4 +48,6 @@ class Reporter:
             self._health.wait_for("A claim", f"of partition {partition}: {why}")
         else:
             self._health.resume("A claim")
+        if not any(lease.progress for lease in leases):  # what waited was written, or is another member's by now
+            self._health.resume("Redis")
         return sum(lags.values())

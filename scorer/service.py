@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import engines
 from engines.model import BUCKETS
@@ -39,6 +39,7 @@ from scorer.web import WebServer
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 REFERENCE_MODEL = Path(engines.__file__).parent / "models" / "reference"
 _PATIENCE_S = 60.0
 _REPORT_S = 1.0
@@ -180,7 +181,7 @@ class Service:
             deadline_ms=config.batching.deadline_ms,
             fingerprint=self._fingerprint,
             clock=_now_ms,
-            patiently=patiently,
+            patiently=self._patiently,
             refused=self._outcomes.refused,
         )
         return Loop(
@@ -195,6 +196,13 @@ class Service:
             checkpoint_ms=config.state.checkpoint_ms,
             clock=_now_ms,
         )
+
+    async def _patiently(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Wait for the store, and say so meanwhile: no checkpoint may be there to fail and tell."""
+        try:
+            return await patiently(call, lambda error: self.health.wait_for("A row", str(error)))
+        finally:
+            self.health.resume("A row")
 
     def _redis_call(self, call: RedisCall, seconds: float) -> None:
         self.metrics.redis.observe(seconds, 1, call)

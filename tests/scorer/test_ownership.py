@@ -197,6 +197,21 @@ async def test_a_gap_left_by_retention_may_be_accepted() -> None:
     await member.until(0, 20)
     await member.end()
     assert member.sink.offsets(0)[-5:] == list(range(15, 20))
+    assert member.ownership.skipped == 6
+
+
+async def test_a_gap_is_counted_once_however_often_the_partition_is_claimed() -> None:
+    log = filled(9)
+    member = member_of(log, on_out_of_range="earliest")
+    member.start(0)
+    await member.until(0, 9)
+    log.records[0] += filled(15).records[0][9:]
+    log.begin[0] = 15
+    for _ in range(3):
+        member.ownership.reclaim(0)
+        await claimed(member.ownership)
+    await member.end()
+    assert (member.store.offset(0), member.ownership.skipped) == (15, 6)
 
 
 async def test_an_emptied_store_is_rebuilt_and_nothing_is_published_twice() -> None:
