@@ -56,7 +56,7 @@ class RoomExchange:
             )
 
     async def publish(self) -> None:
-        """Publish the shares that changed. Raises StoreUnavailable; they count as changed then."""
+        """Publish the shares that changed. Raises StoreUnavailable; those that were not published stay to be."""
         while dirty := self._engine.take_dirty_shares(_SOME):
             await self._publish(dirty)
 
@@ -64,6 +64,6 @@ class RoomExchange:
         owned = set(self._owned())
         try:
             await self._store.publish_shares({p: rooms for p, rooms in dirty.items() if p in owned})
-        except StoreUnavailable:
+        except BaseException:  # a cancellation, too: a hand-over waits only so long
             self._engine.return_dirty_shares(dirty)
             raise

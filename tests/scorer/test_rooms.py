@@ -1,5 +1,7 @@
 """Room counts between two members that each own one of two partitions."""
 
+import asyncio
+
 import pytest
 
 from features.store import StoreUnavailable
@@ -59,6 +61,20 @@ async def test_what_could_not_be_published_is_published_the_next_time() -> None:
         await first.exchange()
     store.away = False
     await first.exchange()
+    assert await shares(store) == {0}
+    for member in members:
+        await member.end()
+
+
+async def test_what_was_given_up_half_way_is_published_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hand-over does not wait long for a slow store, and the shares of partitions that stay must not be forgotten."""
+    store = FaultyStore()
+    members, (first, _) = await two_members(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_serve", asyncio.Event().wait)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(first.publish(), 0.01)
+    await first.publish()
     assert await shares(store) == {0}
     for member in members:
         await member.end()
