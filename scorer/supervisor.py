@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import Final, NamedTuple
 
 from scorer.instruments import Counter, Gauge
@@ -196,7 +197,7 @@ def _fetch(port: int, path: str) -> Page:
     except urllib.error.HTTPError as refused:
         with refused:
             return Page(HTTPStatus(refused.code), refused.headers["Content-Type"], refused.read())
-    except OSError as error:
+    except (OSError, HTTPException) as error:  # the second: it ended in the middle of its answer
         return Page(HTTPStatus.BAD_GATEWAY, "text/plain", f"does not answer on port {port} ({error})".encode())
 
 

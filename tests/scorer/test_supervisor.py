@@ -172,6 +172,22 @@ def test_a_worker_that_does_not_answer_is_named() -> None:
     assert b'tipstream_worker_up{worker="7"} 0.0' in pages["/metrics"]().body
 
 
+async def test_a_worker_that_ends_in_the_middle_of_its_answer_is_named() -> None:
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\ntipstream_")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(half, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        pages = Supervisor([Worker("7", [], port)], grace_s=1).pages()
+        page = await asyncio.to_thread(pages["/metrics"])
+        answer = await asyncio.to_thread(pages["/healthz"])
+    assert b'tipstream_worker_up{worker="7"} 0.0' in page.body
+    assert json.loads(answer.body)["reasons"][0].startswith(f"Worker 7: does not answer on port {port}")
+
+
 async def test_the_pages_answer_on_the_main_port(tmp_path: Path) -> None:
     (port,) = free_ports("127.0.0.1", 1)
     supervisor = Supervisor([worker("1", UNTIL_TERM, tmp_path)], grace_s=10)
