@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import engines
 from engines.model import BUCKETS
@@ -33,6 +34,7 @@ from scorer.ownership import Ownership
 from scorer.pipeline import Pipeline, Topics
 from scorer.reporter import Reporter
 from scorer.rooms import RoomExchange
+from scorer.tasks import end, within
 from scorer.timed_store import TimedStore
 from scorer.watchdog import ProgressWatch, measure_loop_lag
 from scorer.web import WebServer
@@ -43,6 +45,7 @@ _T = TypeVar("_T")
 REFERENCE_MODEL = Path(engines.__file__).parent / "models" / "reference"
 _PATIENCE_S = 60.0
 _REPORT_S = 1.0
+_CLOSING_S = 3.0
 
 
 async def run(config: Config) -> int:
@@ -141,7 +144,7 @@ class Service:
             self.health.enter("draining", "finishing what was read")
             await self._drain(moving)
         finally:
-            await _end([*helpers, stopping, moving])
+            await end([*helpers, stopping, moving])
 
     async def _drain(self, moving: "asyncio.Task[None]") -> None:
         """Finish what was read, within `drain_s`; what is not finished by then, another member does again."""
@@ -156,11 +159,8 @@ class Service:
     async def close(self) -> None:
         """Leave the group and let go of everything; bounded, whatever does not answer."""
         self.health.enter("stopped")
-        for closing in (self._source.stop(), self._sink.stop(1.0), self._store.close()):
-            try:
-                async with asyncio.timeout(3.0):
-                    await closing
-            except Exception as error:
+        for close in (self._source.stop, partial(self._sink.stop, 1.0), self._store.close):
+            if (error := await within(_CLOSING_S, close())) is not None:
                 log.warning("Closing: %s: %s", type(error).__name__, error)
         await self.models.close()
         self._server.close()
@@ -254,15 +254,6 @@ class _Outcomes:
         self._metrics.checkpoints.add(1, "failed")
         self._health.wait_for("Redis", str(error))
         log.warning("A checkpoint waits: %s", error)
-
-
-async def _end(tasks: Collection["asyncio.Task[Any]"]) -> None:
-    """Cancel tasks for good: a cancellation that meets redis-py in the middle of a command may be swallowed."""
-    while running := [task for task in tasks if not task.done()]:
-        for task in running:
-            task.cancel()
-        await asyncio.wait(running, timeout=0.1)
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _store(config: Config, print_: str) -> Store:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
@@ -19,7 +20,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from scorer.config import Kafka
+from scorer.config import ConfigError, Kafka
 from scorer.kafka.client import options
 
 __all__ = ["Refusal", "Unreachable", "refusal", "unreachable"]
@@ -55,17 +56,21 @@ async def unreachable(config: Kafka, error: Exception) -> Unreachable:
 
 async def refusal(config: Kafka) -> Refusal:
     """Ask every broker of `kafka.bootstrap` once more, by itself, and tell what happens."""
+    try:
+        shared = _connection(config)
+    except ConfigError as error:  # certificates in the middle of being renewed, if they could be used before
+        return Refusal(str(error), final=False)
     hosts = collect_hosts(config.bootstrap, randomize=False)
-    found = await asyncio.gather(*(_ask(config, host, port) for host, port, _ in hosts))
+    found = await asyncio.gather(*(_ask(config, shared, host, port) for host, port, _ in hosts))
     return Refusal(" ".join(words for words, _ in found), any(final for _, final in found))
 
 
-async def _ask(config: Kafka, host: str, port: int) -> tuple[str, bool]:
+async def _ask(config: Kafka, shared: Mapping[str, object], host: str, port: int) -> tuple[str, bool]:
     where = f"{host}:{port}"
     connection: AIOKafkaConnection | None = None
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            connection = await create_conn(host, port, **_connection(config))
+            connection = await create_conn(host, port, **shared)
             lacking = await _lacking(connection, config)
     except (KafkaError, OSError, TimeoutError) as error:
         words, final = _words(config, error)

@@ -14,7 +14,6 @@ Facts about aiokafka 0.14 that shape this file:
 """
 
 import asyncio
-import contextlib
 import logging
 from asyncio import FIRST_COMPLETED
 from collections import Counter
@@ -28,6 +27,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from scorer.config import Kafka
 from scorer.kafka.client import REQUEST_TIMEOUT_MS, options
 from scorer.kafka.refusal import refusal, unreachable
+from scorer.tasks import end, within
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +57,14 @@ class Sink:
     """Publishes, and returns when Kafka has it.
 
     `recycle_after` is how many records of one partition a producer may write before it is replaced.
-    `recreated` is called each time that a producer had to be given up.
+    `recreated` is called each time that a producer is given up.
     """
 
     def __init__(
         self, config: Kafka, *, recycle_after: int = 2_000_000_000, recreated: Callable[[], None] = lambda: None
     ) -> None:
         self._config = config
+        self._options = options(config)  # once: files that cannot be used at the moment do no harm later
         self._recycle_after = recycle_after
         self._recreated = recreated
         self._producer: AIOKafkaProducer | None = None
@@ -86,8 +87,7 @@ class Sink:
     async def stop(self, timeout_s: float) -> None:
         """Close; what is not acknowledged by then stays so (and will be published again after a restart)."""
         if self._repair is not None:
-            self._repair.cancel()
-            await asyncio.gather(self._repair, return_exceptions=True)
+            await end([self._repair])
         if self._producer is not None:
             await self._retire(self._producer, timeout_s)
 
@@ -116,8 +116,8 @@ class Sink:
         finally:
             del self._waiting[publication]
         self._failures = 0
-        if max(self._written.values(), default=0) >= self._recycle_after:
-            self._broken.set()
+        if max(self._written.values(), default=0) >= self._recycle_after and not self._broken.is_set():
+            self._replace()
 
     async def _hand_over(self, publication: "_Publication") -> None:
         """Give it to the current producer, once. Only while `_order` is held.
@@ -170,8 +170,11 @@ class Sink:
         if producer is self._producer and not self._broken.is_set():
             log.warning("Replacing the Kafka producer after %s: %s", type(error).__name__, error)
             self._failures += 1
-            self._recreated()
-            self._broken.set()
+            self._replace()
+
+    def _replace(self) -> None:
+        self._recreated()
+        self._broken.set()
 
     async def _keep_working(self) -> None:
         """Replace a broken producer and send again, in order, all that is not acknowledged."""
@@ -203,7 +206,7 @@ class Sink:
 
     async def _new_producer(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
-            **options(self._config),
+            **self._options,
             enable_idempotence=True,  # acks=all with it
             linger_ms=0,
             max_batch_size=256 * 1024,
@@ -217,16 +220,11 @@ class Sink:
         return producer
 
     async def _retire(self, producer: AIOKafkaProducer, timeout_s: float) -> None:
-        with contextlib.suppress(TimeoutError, KafkaError):
-            async with asyncio.timeout(timeout_s):
-                await producer.stop()
-                return
+        await within(timeout_s, producer.stop())  # does nothing the second time, however far the first one came
         # What it has not delivered by now it would go on trying to for ever, and its own means of ending wait for that.
-        await producer.client.close()
+        await within(timeout_s, producer.client.close())  # TLS would wait for the other side's farewell
         if (sender := producer._sender.sender_task) is not None:
-            while not sender.done():  # it waits for its requests when it is cancelled; the next time it cancels them
-                sender.cancel()
-                await asyncio.wait([sender], timeout=0.1)
+            await end([sender])  # it waits for its requests when it is cancelled; the next time it cancels them
         producer._message_accumulator.fail_all(ProducerClosed())
 
 

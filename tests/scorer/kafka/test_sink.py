@@ -96,11 +96,13 @@ async def test_a_sequence_gap_is_healed_and_all_is_sent_again_in_order(
 
 async def test_a_producer_is_replaced_before_its_sequence_wraps(kafka_broker: Broker, kafka_topics: Topics) -> None:
     topic = await kafka_topics("sink", 1)
-    async with publishing(kafka_broker, recycle_after=20) as sink:
+    recreated: list[None] = []
+    async with publishing(kafka_broker, recycle_after=20, recreated=lambda: recreated.append(None)) as sink:
         first = sink._producer
         for i in range(0, 100, 5):
             await sink.publish([numbered(topic, 0, range(i, i + 5))])
         assert sink._producer is not first
+    assert 1 <= len(recreated) <= 5, "each time counted once"
     assert await everything(kafka_broker, topic, 0) == list(range(100))
 
 
