@@ -196,7 +196,9 @@ class Loop:
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and self._failure is None:
+        # Nobody here cancels a batch: a library has, and all after it would end with it and without a word.
+        error = RuntimeError(f"{task.get_name()} was cancelled") if task.cancelled() else task.exception()
+        if error is not None and self._failure is None:
             self._failure = error
 
 

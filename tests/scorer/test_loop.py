@@ -101,6 +101,19 @@ async def test_after_a_failure_nothing_later_becomes_durable(steps: int) -> None
     assert member.store.offset(0) == 0
 
 
+async def test_a_cancellation_by_a_library_is_a_failure() -> None:
+    """Else the member would go on, publish, and never store anything again."""
+    member = Member(filled(20), FaultyStore(), ListSink())
+    member.sink.held = True
+    member.start(0)
+    await handed_over(member, 2)
+    member.sink.waiting[0].cancel()
+    assert member.running is not None
+    with pytest.raises(RuntimeError, match=r"batch-\d+ was cancelled"):
+        async with asyncio.timeout(5):
+            await member.running
+
+
 async def test_a_failure_while_stopping_is_not_hushed_up() -> None:
     member = Member(filled(10), FaultyStore(), ListSink())
     member.sink.held = True
