@@ -1,6 +1,6 @@
 """How the service is: written by its event loop, read by the threads that answer probes.
 
-`/healthz` asks whether the process should be restarted: its event loop has stopped turning, or a watchdog has given up.
+`/healthz` asks whether the process should be restarted: its event loop has stopped turning.
 `/readyz` asks whether it does its work now: not while it starts or drains, nor while a partition has stopped.
 """
 
@@ -34,7 +34,6 @@ class Health:
         self._phase: Phase = "starting"
         self._detail = "the service has just begun"
         self._last_tick: float | None = None
-        self._tripped: list[str] = []
         self._stopped: dict[int, str] = {}
         self._waiting: dict[str, str] = {}
 
@@ -46,11 +45,6 @@ class Health:
         """Move to a phase; `detail` is what a person should know about it."""
         with self._lock:
             self._phase, self._detail = phase, detail
-
-    def trip(self, reason: str) -> None:
-        """Give up: a watchdog found what only a restart mends. Stays so."""
-        with self._lock:
-            self._tripped.append(reason)
 
     def stop_partition(self, partition: int, reason: str) -> None:
         """Say that a partition of ours is not read any more, and why."""
@@ -79,12 +73,10 @@ class Health:
 
     def against_life(self) -> list[str]:
         """Return why the process should be restarted; empty if it should not."""
-        with self._lock:
-            reasons = list(self._tripped)
         last = self._last_tick
-        if last is not None and (silent := self._clock() - last) > self._patience_s:
-            reasons.append(f"The event loop has not turned for {silent:.0f} s (allowed: {self._patience_s:.0f} s).")
-        return reasons
+        if last is None or (silent := self._clock() - last) <= self._patience_s:
+            return []
+        return [f"The event loop has not turned for {silent:.0f} s (allowed: {self._patience_s:.0f} s)."]
 
     def against_readiness(self) -> list[str]:
         """Return why the service does not do its work now; empty if it does."""
