@@ -104,7 +104,7 @@ async def test_swaps_and_rollbacks_under_load_lose_nothing(
         assert score.tier.startswith(f"{score.model.partition(':')[2]}-"), "the tier is by the model that scored"
     gap_ms = longest_gap_ms([score.scored_time_ms for score in everything])
     print(f"longest gap over {swaps.swaps} swaps at {RATE} events/s: {gap_ms} ms")
-    assert gap_ms < 500, "events come every 20 ms; on a machine that is not busy the gap is 30 ms"
+    assert gap_ms < 1_000, "what a rollback may take; on a machine that is not busy the gap is 30 ms"
 
 
 async def test_a_challenger_scores_its_viewers_and_a_shadow_publishes_nothing(
