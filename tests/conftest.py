@@ -7,12 +7,17 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.services import kafka, redis
 from tests.services.kafka import Broker
 from tests.services.missing import require
 from tests.services.redis import Redis
 from tests.services.topics import create_topic
+
+# How long an example takes says something about the machine, and nothing about what is tested.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 class Topics(Protocol):
