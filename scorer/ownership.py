@@ -259,15 +259,13 @@ class Ownership:
             self._committed.pop(partition, None)
             lease = Lease(partition, claim.epoch, claim.offset, publish_from=max(offset, committed or 0))
             async with self.steady:
-                if self._superseded(partition):
-                    return
                 if self._warm.get(partition) != (claim.epoch - 1, claim.offset) or claim.offset is None:
                     self._engine.forget(partition)
                     self._engine.open(partition)
                 self._warm[partition] = _COLD  # unless all goes well
                 if lease.stored != offset:
                     outcome = await self._first_offset(lease, offset)
-                    if outcome is Written.FENCED or self._superseded(partition):
+                    if outcome is Written.FENCED:
                         return
                     if outcome is not Written.APPLIED:  # emptied, or gone back, since the claim
                         continue
@@ -279,10 +277,6 @@ class Ownership:
                     self.leases[partition] = lease
                     log.info("Partition %d goes on at offset %d (epoch %d).", partition, offset, claim.epoch)
                 return
-
-    def _superseded(self, partition: int) -> bool:
-        """Whether the running claim was cancelled, and the store's client has swallowed that."""
-        return self.claiming.get(partition) is not asyncio.current_task()
 
     def _begin(self, partition: int, claim: Claim, committed: int | None, bounds: Bounds) -> int | None:
         """Where to go on; None after stopping the partition."""
@@ -329,7 +323,7 @@ class Ownership:
         return await self._patiently(lambda: self._store.checkpoint(write), lease.partition)
 
     async def _patiently(self, call: Callable[[], Awaitable[_T]], partition: int) -> _T:
-        """Call until the store, or Kafka, can serve; a revocation cancels it."""
+        """Call until the store, or Kafka, can serve; a revocation cancels it, and so does a newer claim."""
         attempt = 0
         try:
             while True:
@@ -338,6 +332,9 @@ class Ownership:
                 except (StoreUnavailable, KafkaUnavailable) as error:
                     log.warning("Partition %d cannot be claimed yet: %s", partition, error)
                     self.obstacles[partition] = str(error)
+                finally:
+                    if self.claiming.get(partition) is not asyncio.current_task():
+                        raise asyncio.CancelledError  # which the client has swallowed, whatever came of the call
                 await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
                 attempt += 1
         finally:

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from features.engine import Changes
-from features.store import Checkpoint, TornState, Written
+from features.store import Checkpoint, StaleClaim, StoreUnavailable, TornState, Written
 from scorer.kafka.source import KafkaUnavailable
 from scorer.ownership import Ownership
 from tests.scorer.rig import FaultyStore, ListSink, Log, Member, expected_rows, say
@@ -147,6 +147,34 @@ async def test_a_cancelled_claim_ends_even_if_the_store_swallows_the_cancellatio
     await member.ownership.revoked([0])
     await asyncio.wait([claim])
     assert (member.ownership.leases, member.source.position) == ({}, {})
+
+
+@pytest.mark.parametrize("error", [StaleClaim("newer"), TornState("half"), StoreUnavailable("away")])
+async def test_what_a_claim_that_was_cancelled_still_finds_is_not_held_against_the_partition(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is another member's by now: a member that named it as stopped would not be ready until it came back."""
+    member = member_of(filled(9))
+    reached = asyncio.Event()
+    calls = 0
+
+    async def deaf(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        assert calls == 1, "it is not tried again"
+        reached.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        raise error
+
+    monkeypatch.setattr(member.store, "claim", deaf)
+    member.ownership.assigned([0])
+    await reached.wait()
+    (claim,) = member.ownership.claiming.values()
+    await member.ownership.revoked([0])
+    await asyncio.wait([claim], timeout=5)
+    assert claim.cancelled()
+    assert not member.ownership.stopped
 
 
 async def test_a_torn_state_stops_the_partition_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
