@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from http.client import HTTPException
 from typing import Final
 
 import msgspec
@@ -69,9 +70,12 @@ class Scene:
             await self.measure()
 
     async def measure(self) -> None:
-        """Read the scorer's metrics."""
+        """Read the scorer's metrics; without an answer, the figures stay as they were."""
         before = self.gauges.whole
-        self.gauges.add(await asyncio.to_thread(self._stack.reading))
+        try:
+            self.gauges.add(await asyncio.to_thread(self._stack.reading))
+        except (OSError, HTTPException):  # it is busy, or has ended: the next look's `check` tells that
+            return
         if before.partitions == PARTITIONS:
             second = self.gauges.whole.since(before)
             self.rates.append(second.events / max(second.at, 1e-3))
