@@ -162,6 +162,8 @@ class Ownership:
                 await self.topic.commit(offsets, self._owner)
         except TimeoutError:
             log.info("Kafka did not take the offsets in time; the store has them.")
+        except KafkaUnavailable as error:
+            log.info("Kafka did not take the offsets this time; the store has them: %s", error)
         else:
             self._committed.update(offsets)
 

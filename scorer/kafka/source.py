@@ -233,7 +233,7 @@ class Source:
         self._consumer.seek(self._tp(partition), 0)
 
     async def commit(self, offsets: Mapping[int, int], note: str) -> None:
-        """Tell Kafka how far we are: a hint for tools, the truth is in the store. Failing is not an error."""
+        """Tell Kafka how far we are: a hint for tools, the truth is in the store. Raises KafkaUnavailable."""
         ours = {
             self._tp(partition): OffsetAndMetadata(offset, note)
             for partition, offset in offsets.items()
@@ -244,7 +244,7 @@ class Source:
         try:
             await self._consumer.commit(ours)
         except KafkaError as error:
-            log.info("Kafka did not take the offsets this time: %s", error)
+            raise KafkaUnavailable(f"the group's offsets were not taken: {error!r}") from error
 
     async def committed(self, partition: int) -> int | None:
         """The offset that Kafka holds for the group, if any. Raises KafkaUnavailable."""

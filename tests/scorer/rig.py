@@ -94,6 +94,7 @@ class ListSource:
         self.position.pop(partition, None)
 
     async def commit(self, offsets: Mapping[int, int], note: str) -> None:
+        self._fail()
         self.log.committed.update(offsets)
 
     def _fail(self) -> None:

@@ -87,6 +87,19 @@ async def test_a_claim_survives_that_kafka_is_away_for_a_moment() -> None:
     assert not member.ownership.stopped
 
 
+async def test_offsets_that_kafka_did_not_take_are_told_again() -> None:
+    """Else the lag of a partition that has gone quiet would stay wrong."""
+    member = member_of(filled(9))
+    member.start(0)
+    await member.until(0, 9)
+    member.source.faults = [KafkaUnavailable("no coordinator")]
+    await member.ownership.commit()
+    assert member.log.committed == {}
+    await member.ownership.commit()
+    assert member.log.committed == {0: 9}
+    await member.end()
+
+
 async def test_a_store_emptied_between_claim_and_first_write_is_claimed_again() -> None:
     member = member_of(filled(9))
     async with member.ownership.steady:  # a batch holds the rows, so the first write waits
