@@ -145,7 +145,7 @@ class RedisStore:
         head: list[Any] = [write.epoch, expected, write.offset, self._ttl_s, _ROOM_TTL_S]
         try:
             reply = await self._checkpoint([self._meta(write.partition), *names], head + args)
-        except (RedisConnectionError, RedisTimeoutError) as lost:
+        except (RedisConnectionError, RedisTimeoutError, OSError) as lost:
             return await self._settle(write, lost)
         except _REFUSALS as refused:  # read-only, loading, out of memory, slot moving: nothing was written
             raise StoreUnavailable(f"Redis refused to write: {refused}") from refused
@@ -153,7 +153,7 @@ class RedisStore:
             return Written.APPLIED
         return _refusal(write, reply)
 
-    async def _settle(self, write: Checkpoint, lost: RedisError) -> Written:
+    async def _settle(self, write: Checkpoint, lost: Exception) -> Written:
         """The reply was lost: the stored epoch and offset tell whether the write took place."""
         epoch, offset = await _served(_awaitable(self._client.hmget(self._meta(write.partition), ["epoch", "offset"])))
         if epoch is None:

@@ -134,6 +134,21 @@ async def test_a_request_lost_before_the_write_is_told_apart(server: Redis) -> N
         assert await store.checkpoint(step(2)) is Written.APPLIED
 
 
+async def test_a_lost_reply_is_one_by_whatever_name_it_comes(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(redis_url) as store:
+        await store.claim(P, 1, "a")
+        await store.checkpoint(step(1))
+        script = store._checkpoint
+
+        async def written_and_lost(*arguments: Any) -> None:
+            await script(*arguments)
+            raise OSError("no route to host")
+
+        monkeypatch.setattr(store, "_checkpoint", written_and_lost)
+        assert await store.checkpoint(step(2)) is Written.APPLIED
+        assert await stored(store) == [b"2", b"2", b"2"]
+
+
 async def test_when_the_question_is_lost_too_a_second_attempt_finds_out(server: Redis) -> None:
     async with behind_proxy(server) as (store, proxy):
         proxy.cut_answers = 2
