@@ -91,5 +91,5 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 
 def test_a_worker_whose_supervisor_is_gone_does_not_start() -> None:
-    done = tipstream("serve", "--worker", "1", "1")
+    done = tipstream("serve", "--worker", "0", "1")  # 1 it may be, in a container
     assert done.returncode == 1
