@@ -62,6 +62,44 @@ class Record(NamedTuple):
     event_time_ms: int | None
 
 
+class PartialFile:
+    """A Parquet file that appears under its name once it is complete, and of which nothing is left otherwise."""
+
+    def __init__(self, path: Path, schema: pa.Schema, **options: Any) -> None:
+        """Begin it; raises RecordingError."""
+        if path.is_dir():
+            raise RecordingError(f"{path} cannot be written: it is a folder.")
+        self._path = path
+        self._partial = path.with_name(path.name + ".part")
+        with self._in_words():
+            self._file = pq.ParquetWriter(self._partial, schema, compression="zstd", **options)
+
+    def write(self, rows: pa.Table) -> None:
+        """Write a row group; raises RecordingError."""
+        with self._in_words():
+            self._file.write_table(rows, row_group_size=rows.num_rows)
+
+    def complete(self) -> None:
+        """End it and give it its name; raises RecordingError."""
+        with self._in_words():
+            self._file.close()
+            self._partial.replace(self._path)
+
+    def drop(self) -> None:
+        """Remove what there is of it, unless it is complete."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._partial.unlink()
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RecordingError(f"{self._path} cannot be written: {error.strerror or error}.") from error
+
+
 class Writer:
     """Writes a recording. The file appears under its name once it is complete: on leaving the `with` block unharmed."""
 
@@ -70,14 +108,9 @@ class Writer:
         extra = {_VERSION_KEY: str(VERSION).encode(), _SOURCE_KEY: source.encode()}
         extra |= {f"tipstream.{name}".encode(): value.encode() for name, value in (metadata or {}).items()}
         self._schema = SCHEMA.with_metadata(extra)
-        self.path = path
         self.rows = 0
-        self._partial = path.with_name(path.name + ".part")
         self._held: list[Record] = []
-        try:
-            self._file = pq.ParquetWriter(self._partial, self._schema, compression="zstd")
-        except OSError as error:
-            raise RecordingError(f"{path} cannot be written: {error.strerror or error}.") from error
+        self._file = PartialFile(path, self._schema)
 
     def write(self, records: Sequence[Record]) -> None:
         """Append records, in the order of play."""
@@ -92,15 +125,12 @@ class Writer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """Complete the file, or remove what there is of it."""
         try:
-            if kind is None and self._held:
-                self._flush(len(self._held))
-        finally:
-            self._file.close()
             if kind is None:
-                self._partial.replace(self.path)
-            else:
-                with contextlib.suppress(OSError):
-                    self._partial.unlink()
+                if self._held:
+                    self._flush(len(self._held))
+                self._file.complete()
+        finally:
+            self._file.drop()
 
     def _flush(self, n: int) -> None:
         rows, self._held = self._held[:n], self._held[n:]
@@ -109,7 +139,7 @@ class Writer:
             _headers(list(values)) if field.name == "headers" else pa.array(values, field.type)
             for field, values in zip(SCHEMA, columns, strict=True)
         ]
-        self._file.write_table(pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=n)
+        self._file.write(pa.Table.from_arrays(arrays, schema=self._schema))
         self.rows += n
 
 

@@ -17,7 +17,6 @@ The metadata names the model and its tiers' thresholds.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engines.manifest import Tier
-from replay.recording import RecordingError
+from replay.recording import PartialFile, RecordingError
 
 _KEY: Final = b"tipstream.scores"
 _ROW_GROUP: Final = 131_072
@@ -90,20 +89,10 @@ class ScoreWriter:
     def __init__(self, path: Path, about: About) -> None:
         """Open the file. Raises RecordingError."""
         self.rows = 0
-        self._path = path
-        self._partial = path.with_name(path.name + ".part")
         self._schema = schema(about)
         self._held: list[pa.RecordBatch] = []
         self._waiting = 0
-        try:
-            self._file = pq.ParquetWriter(
-                self._partial,
-                self._schema,
-                compression="zstd",
-                use_dictionary=_REPEATED,  # type: ignore[arg-type]  # the stubs know of all columns or none
-            )
-        except OSError as error:
-            raise RecordingError(f"{path} cannot be written: {error.strerror or error}.") from error
+        self._file = PartialFile(path, self._schema, use_dictionary=_REPEATED)
 
     def write(self, columns: Sequence[Any]) -> None:
         """Append rows, one sequence or Arrow array for each column of `schema`."""
@@ -121,18 +110,14 @@ class ScoreWriter:
         try:
             if kind is None:
                 self._flush()
+                self._file.complete()
         finally:
-            self._file.close()
-            if kind is None:
-                self._partial.replace(self._path)
-            else:
-                with contextlib.suppress(OSError):
-                    self._partial.unlink()
+            self._file.drop()
 
     def _flush(self) -> None:
         if self._waiting:
             table = pa.Table.from_batches(self._held, self._schema).unify_dictionaries()
-            self._file.write_table(table, row_group_size=self._waiting)
+            self._file.write(table)
         self.rows += self._waiting
         self._held.clear()
         self._waiting = 0
@@ -164,7 +149,11 @@ class Scores:
                 f"{path} holds no scores. Make a score file with `tipstream-replay score`, or record the topic of "
                 "scores with `tipstream-replay record --topic`."
             )
-        return cls(path, msgspec.json.decode(metadata[_KEY], type=About), table)
+        try:
+            about = msgspec.json.decode(metadata[_KEY], type=About)
+        except ValueError as error:  # no JSON, no UTF-8, or of another release
+            raise RecordingError(f"{path} does not say what its scores are ({error}): score again.") from error
+        return cls(path, about, table)
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of numbers, (n,)."""

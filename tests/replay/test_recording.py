@@ -1,5 +1,7 @@
 """What is written comes back, in order, and a file that is no recording is refused in words."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replay.recording import ROW_GROUP, Record, Recording, RecordingError, Writer
+from replay.scores import ScoreWriter
+from tests.replay.made_scores import ABOUT
 
 FULL = Record(b"k", b"v", 3, 17, [("row", b"1"), ("row", b"")], 5, 4)
 BARE = Record(None, None, None, None, None, 6, None)
@@ -99,3 +103,44 @@ def test_wrong_files_are_refused_in_words(tmp_path: Path) -> None:
         Recording(path)
     with pytest.raises(RecordingError, match="cannot be written"):
         Writer(tmp_path / "missing" / "r.parquet", source="a test")
+
+
+def test_what_fails_at_the_very_end_leaves_nothing_either(tmp_path: Path) -> None:
+    def ends_badly() -> None:
+        with Writer(tmp_path / "r.parquet", source="a test") as writer:
+            writer.write([FULL, BARE._replace(timestamp_ms="soon")])  # type: ignore[arg-type]
+
+    with pytest.raises(pa.ArrowException):
+        ends_badly()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", ["recording", "scores"])
+def test_a_folder_is_no_place_for_a_file(tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(), tmp_path):
+        with pytest.raises(RecordingError, match="it is a folder"):
+            Writer(path, source="a test") if module == "recording" else ScoreWriter(path, ABOUT)
+    assert list(tmp_path.iterdir()) == []
+
+
+_FULL_DISK = """
+import os, resource, sys
+from pathlib import Path
+from replay.recording import Record, RecordingError, Writer
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+try:
+    with Writer(Path(sys.argv[1]), source="a test") as writer:
+        writer.write([Record(os.urandom(1000), None, None, None, None, 1, None)])
+except RecordingError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_disk_that_takes_no_more_is_told_in_words(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _FULL_DISK, str(tmp_path / "r.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "r.parquet cannot be written" in done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
