@@ -73,6 +73,11 @@ def compare(a: Scores, b: Scores, known: Outcomes | None) -> Compared:
     names, pairs = np.unique(np.array(tiers, str), axis=1, return_counts=True)
     judged = gain = None
     if known is not None:
+        if not known.known[at_a].any():
+            raise RecordingError(
+                f"The recording covers what followed none of the events that are in both {a.path} and {b.path}: give "
+                "one that was scored by both, or leave it out."
+            )
         left, right = (judge(scores.take(at), known.take(at_a)) for scores, at in ((a, at_a), (b, at_b)))
         judged = (left, right)
         gain = _gain(a, at_a, known, p_a, p_b, judged)

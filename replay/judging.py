@@ -103,8 +103,8 @@ def add_commands(commands: Any) -> None:
         help="recordings that came before, in order: not scored, but what they tell about viewers and rooms is known",
     )
     scored.add_argument("--out", type=Path, required=True, metavar="SCORES", help="the score file to write")
-    scored.add_argument("--partitions", type=_positive, default=1, metavar="N", help="for records without (default: 1)")
-    scored.add_argument("--batch", type=_positive, default=1_024, metavar="N", help="records a batch (default: 1024)")
+    scored.add_argument("--partitions", type=positive, default=1, metavar="N", help="for records without (default: 1)")
+    scored.add_argument("--batch", type=positive, default=1_024, metavar="N", help="records a batch (default: 1024)")
 
     told = commands.add_parser(
         "report", help="how good scores are", description=_REPORT, epilog=_REPORT_EXAMPLES, formatter_class=raw
@@ -220,6 +220,8 @@ def _outcomes(scores: Scores, path: Path) -> Outcomes:
 def _run(
     path: Path, model: Model, out: Path, *, after: Sequence[Path] = (), partitions: int = 1, batch: int = 1_024
 ) -> tuple[Offline, float]:
+    if any(out.exists() and each.exists() and out.samefile(each) for each in (path, *after)):
+        raise RecordingError(f"{out} is the recording itself: name another file for the scores.")
     with ExitStack() as files:
         recording = files.enter_context(Recording(path))
         earlier = [files.enter_context(Recording(before)) for before in after]
@@ -252,8 +254,8 @@ def _write(path: Path, text: str) -> None:
     print(f"{path}: open it in a browser.")
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+def positive(text: str) -> int:
+    """Read a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)

@@ -45,7 +45,7 @@ def published(batches: Iterable[Sequence[Record]]) -> Iterator[Published]:
             try:
                 source = dict(record.headers or ())[SOURCE_OFFSET]
                 yield Published(record.partition or 0, int.from_bytes(source, "big"), _decode(record.value or b""))
-            except (KeyError, msgspec.DecodeError) as error:
+            except (KeyError, TypeError, ValueError) as error:  # no such header, an empty one, no JSON, no UTF-8
                 raise RecordingError(
                     f"The record at offset {record.offset} of partition {record.partition} is no score: {error}. "
                     "Record the topic of scores: `tipstream-replay record --topic live.tip-intent.scores.v1`."

@@ -90,7 +90,7 @@ def _resume(parts: Path, topic: str) -> _Plan | None:
         return None
     try:
         plan = msgspec.json.decode((parts / PLAN).read_bytes(), type=_Plan)
-    except msgspec.DecodeError as error:
+    except ValueError as error:  # no JSON, or no UTF-8
         raise RecordingError(f"{parts / PLAN} cannot be read ({error}): remove {parts} and record again.") from error
     if plan.topic != topic:
         raise RecordingError(

@@ -153,11 +153,17 @@ def _rows(headers: Any) -> NDArray[np.int64]:
 
 
 def _chances(headers: Any) -> Sequence[float]:
-    """Return what a simulator's header says of the longest horizon, n entries; NaN for records without it."""
+    """Return what a simulator's header says of the longest horizon, n entries; NaN for records without it.
+
+    Raises RecordingError for a header of this name that says something else.
+    """
     chances = [math.nan] * len(headers)
     values, at = _header(headers, CHANCE_HEADER)
     for i, value in zip(at.tolist(), values.to_pylist(), strict=True):
-        chances[i] = float(value.rpartition(b",")[2].rstrip(b"]"))
+        try:
+            chances[i] = float((value or b"").rpartition(b",")[2].rstrip(b"]"))
+        except ValueError as error:
+            raise RecordingError(f"A record's header `{CHANCE_HEADER}` is no list of chances: {value!r}.") from error
     return chances
 
 

@@ -75,6 +75,8 @@ def import_tape(
     columns take about 40 bytes a row.
     """
     columns = _read(source)
+    if target.exists() and target.samefile(source):
+        raise RecordingError(f"{target} is the tape itself: name another file for the recording.")
     viewer = columns["viewer_id"]
     translation = _Translation(enters)
     with Writer(target, source=f"twitch tape {source.name}") as writer:
@@ -182,5 +184,8 @@ def _opened(source: Path) -> pq.ParquetFile:
 
 
 def _read(source: Path) -> dict[str, NDArray[Any]]:
-    table = _opened(source).read(columns=list(COLUMNS))
+    try:
+        table = _opened(source).read(columns=list(COLUMNS))
+    except (OSError, pa.ArrowException) as error:
+        raise RecordingError(f"{source} is damaged, and cannot be read: {error}.") from error
     return {name: np.asarray(table[name].to_numpy()) for name in COLUMNS}

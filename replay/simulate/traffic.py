@@ -1,5 +1,6 @@
 """What traffic to simulate."""
 
+import math
 from typing import Final
 
 import msgspec
@@ -48,8 +49,8 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Refuse what cannot be; raises TrafficError."""
         positive = ("rate", "duration_s", "heartbeat_s", "diurnal", "tips")
         for name in positive:
-            if not getattr(self, name) > 0:
-                raise TrafficError(f"{name} is {getattr(self, name)}: it must be above zero.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise TrafficError(f"{name} is {getattr(self, name)}: it must be above zero, and a number.")
         for name in ("late_share", "duplicate_share"):
             if not 0 <= getattr(self, name) <= 0.5:
                 raise TrafficError(f"{name} is {getattr(self, name)}: a share is between 0 and 0.5.")

@@ -97,7 +97,14 @@ def test_import_play_and_record(bootstrap: str, tmp_path: Path, capsys: pytest.C
         (["simulate", "x.parquet", "--rate", "0"], "rate is 0.0"),
         (["simulate", "x.parquet", "--duration", "soon"], "'soon' is no duration"),
         (["simulate", "x.parquet", "--start", "soon"], "'soon' is no time"),
+        (["simulate", "x.parquet", "--rate", "inf"], "rate is inf"),
+        (["simulate", "x.parquet", "--diurnal", "inf"], "diurnal is inf"),
         (["simulate", "missing/x.parquet"], "cannot be written"),
+        (["simulate", "."], "it is a folder"),
+        (["dataset", "missing.parquet", "set", "--partitions", "0"], "'0' is no whole number above 0"),
+        (["dataset", "missing.parquet", "set", "--workers", "-1"], "'-1' is no whole number above 0"),
+        (["dataset", "missing.parquet", "set", "--seed", "-1"], "'-1' is no whole number from 0 on"),
+        (["score", "missing.parquet", "--out", "x.parquet", "--batch", "many"], "'many' is no whole number above 0"),
         (["play", "missing.parquet"], "There is no file missing.parquet"),
         (["play", "missing.parquet", "--speed", "0"], "'0' is no speed"),
         (["play", "missing.parquet", "--loop", "-1"], "--loop is 0 or more"),
@@ -140,5 +147,9 @@ def test_score_report_and_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str
     told = capsys.readouterr().out
     assert "PR-AUC of B over that of A" in told
     assert "0 only in A, 0 only in B" in told
+    kept = made.read_bytes()
+    assert run("score", made, "--out", made) == 2
+    assert "is the recording itself" in capsys.readouterr().err
+    assert made.read_bytes() == kept
     assert "</html>" in (tmp_path / "report.html").read_text()
     assert "</html>" in (tmp_path / "diff.html").read_text()

@@ -65,3 +65,12 @@ def test_the_outcome_says_which_one_is_right(tmp_path: Path) -> None:
     assert html.count("<svg") == 4
     assert "latency of A, ms" in html
     assert not any(word in html for word in ("http:", "https:", "src=", "nan"))
+
+
+def test_a_recording_that_covers_nothing_of_both_is_refused_in_words(tmp_path: Path) -> None:
+    left, right = scores(tmp_path / "a.parquet", P), scores(tmp_path / "b.parquet", P, first=90)
+    with (
+        Recording(recording(tmp_path / "r.parquet", [1], until_s=650)) as source,
+        pytest.raises(RecordingError, match="none of the events that are in both"),
+    ):
+        compare(left, right, outcomes(left, source))

@@ -128,9 +128,10 @@ async def test_parts_of_another_topic_are_not_mixed_in(embedded: Kafka, tmp_path
     (parts / recorder.PLAN).write_bytes(msgspec.json.encode({"topic": "others", "ranges": {}}))
     with pytest.raises(RecordingError, match="others"):
         await recorder.record(embedded, "events", tmp_path / "out.parquet")
-    (parts / recorder.PLAN).write_bytes(b"{")
-    with pytest.raises(RecordingError, match="remove"):
-        await recorder.record(embedded, "events", tmp_path / "out.parquet")
+    for damaged in (b"{", b'{"topic": "\xff"}'):
+        (parts / recorder.PLAN).write_bytes(damaged)
+        with pytest.raises(RecordingError, match="remove"):
+            await recorder.record(embedded, "events", tmp_path / "out.parquet")
 
 
 async def test_an_empty_topic_gives_an_empty_recording(embedded: Kafka, tmp_path: Path) -> None:

@@ -57,7 +57,12 @@ def test_what_was_published_again_counts_once(tmp_path: Path) -> None:
 
 def test_what_is_no_score_is_refused_in_words(tmp_path: Path) -> None:
     good = message(made(0, 0.2, "high"), 5)
-    for name, broken in (("h", good._replace(headers=None)), ("v", good._replace(value=b'{"event_id": "e"}'))):
+    for name, broken in (
+        ("h", good._replace(headers=None)),
+        ("n", good._replace(headers=[("src-off", None)])),  # type: ignore[list-item]  # as Kafka allows
+        ("v", good._replace(value=b'{"event_id": "e"}')),
+        ("u", good._replace(value=b'{"event_id": "\xff"}')),
+    ):
         with pytest.raises(RecordingError, match=r"offset 7 of partition 0 is no score.*Record the topic"):
             open_scores(recorded(tmp_path / name, [good, broken]))
     other = message(made(1, 0.2, "high", p_tip={"60": 0.1}), 6)

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from replay.recording import Record, Recording, Writer
+import pytest
+
+from replay.recording import Record, Recording, RecordingError, Writer
 from replay.taking import ROOM_MS, Replayed, Taken, Taker, partitions_of
 
 T0 = 1_750_000_000_000  # a multiple of ROOM_MS
@@ -56,3 +58,13 @@ def test_partitions_are_those_that_were_read_and_those_to_choose_from(tmp_path: 
         assert partitions_of(recording, 2) == {0, 1, 3}
     with recorded(tmp_path / "c") as recording:
         assert partitions_of(recording, 1) == {0}
+
+
+@pytest.mark.parametrize(("name", "value"), [("p_tip", b"likely"), ("p_tip", None), ("row", b"first")])
+def test_a_header_of_a_name_of_ours_that_says_something_else_is_refused_in_words(
+    tmp_path: Path, name: str, value: bytes
+) -> None:
+    with Writer(tmp_path / "r", source="made by hand") as writer:
+        writer.write([Record(b"k", b"v", 0, None, [(name, value)], T0, None)])
+    with Recording(tmp_path / "r") as recording, pytest.raises(RecordingError, match=f"header `{name}` is no"):
+        list(Taker(partitions=1, size=10, alone=True).take(recording))

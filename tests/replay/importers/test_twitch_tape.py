@@ -135,6 +135,20 @@ def test_wrong_files_are_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="'dance'"):
         run(tmp_path, {"kind": "dance"})
     assert not (tmp_path / "out.parquet").exists()
+    source = tape(tmp_path / "tape.parquet", {})
+    kept = source.read_bytes()
+    with pytest.raises(RecordingError, match="is the tape itself"):
+        import_tape(source, source)
+    assert source.read_bytes() == kept
+
+
+def test_a_damaged_tape_is_told_in_words(tmp_path: Path) -> None:
+    source = tape(tmp_path / "tape.parquet", *({} for _ in range(1_000)))
+    content = bytearray(source.read_bytes())
+    content[4:200] = bytes(196)
+    source.write_bytes(content)
+    with pytest.raises(RecordingError, match="is damaged"):
+        import_tape(source, tmp_path / "out.parquet")
 
 
 @pytest.mark.skipif(not TAPE.exists(), reason="the tape is not at ../shared/tape: it may not be redistributed")
