@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -98,7 +99,7 @@ class Service:
             interval_s=config.features.room_refresh_ms / 1000,
         )
         self._batcher = Batcher(
-            ServiceTimes([size for size in BUCKETS if size <= config.batching.max_batch]),
+            ServiceTimes(BUCKETS[: bisect_left(BUCKETS, batching.max_batch) + 1]),  # the last holds the largest batch
             max_batch=batching.max_batch,
             deadline_ms=batching.deadline_ms,
             publish_late=batching.publish_late,
