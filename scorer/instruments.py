@@ -87,17 +87,5 @@ class Histogram:
         with self._lock:
             return {at: (counts.copy(), self._sums[at]) for at, counts in self._counts.items()}
 
-    def quantile(self, q: float, at: str = "") -> float:
-        """Return the value that a share `q` of those seen stayed below, interpolated within its slot; NaN if none."""
-        counts, _ = self.snapshot()[at]
-        total = int(counts.sum())
-        if not total:
-            return float("nan")
-        above = np.concatenate(([0], counts.cumsum()))
-        slot = min(int(np.searchsorted(above[1:], q * total, side="left")), len(self.bounds) - 1)
-        low = self.bounds[slot - 1] if slot else 0.0
-        inside = min(1.0, (q * total - above[slot]) / max(int(counts[slot]), 1))
-        return float(low + (self.bounds[slot] - low) * inside)
-
 
 Instrument = Counter | Gauge | Histogram

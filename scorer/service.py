@@ -113,7 +113,7 @@ class Service:
         self._server = WebServer(self.health.pages(self.metrics), config.server.host, config.server.port)
 
     async def start(self) -> None:
-        """Connect; ready once partitions are claimed."""
+        """Connect and join the group; what partitions wait for is told as they are claimed."""
         self._server.start()
         self.health.enter("starting", "loading models")
         await self.models.start()

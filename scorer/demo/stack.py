@@ -8,11 +8,11 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from scorer.config import Batching, Config, Kafka, Redis, Server
 from scorer.demo.gauges import Reading, read
-from scorer.embedded.child import Child, ChildError
+from scorer.embedded.child import Child
 from scorer.embedded.redis import free_port
 
 PARTITIONS: Final = 2
@@ -32,7 +32,7 @@ Step = Callable[[str], AbstractContextManager[None]]
 
 
 class Stack:
-    """The four processes. Use it as a context manager from the main thread: none of them outlives it."""
+    """The four processes. Start them from the main thread: none of them outlives it."""
 
     def __init__(self, folder: Path) -> None:
         """Nothing runs yet; `folder` takes the configuration and the logs."""
@@ -40,12 +40,6 @@ class Stack:
         self._folder = folder
         self._traffic = folder / "traffic.parquet"
         self._children: dict[str, Child] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self, seconds: int, step: Step) -> None:
         """Start broker, Redis and scorer, and have `seconds` of traffic ready. Raises ChildError in words if one fails.
@@ -143,6 +137,3 @@ class Stack:
             f"[server]\nport = {config.server.port}\n"
         )
         return path
-
-
-__all__ = ["PARTITIONS", "RATE", "SEED", "SPEED", "ChildError", "Stack", "Step"]

@@ -98,17 +98,6 @@ def test_many_values_at_once_count_as_one_by_one(values: list[float]) -> None:
         assert below == sum(value <= bound for value in values)
 
 
-def test_quantiles_are_interpolated_within_a_slot() -> None:
-    histogram = Histogram("h", "H.", (1, 2, 4))
-    assert np.isnan(histogram.quantile(0.5))
-    histogram.observe_many(np.array([0.5, 1.5, 1.5, 3.0]))
-    assert histogram.quantile(0.25) == 1
-    assert histogram.quantile(0.5) == 1.5
-    assert histogram.quantile(1) == 4
-    histogram.observe(1000, weight=96)
-    assert histogram.quantile(0.99) == 4, "above all bounds: the last bound is all that is known"
-
-
 def test_merged_pages_keep_every_worker_apart() -> None:
     first, second = Metrics(), Metrics()
     first.observe(BATCH)
