@@ -198,8 +198,12 @@ class FeatureEngine:
             at += LINE.size
         return Batch(sequence, columns, missing, erased)
 
-    def admit(self, keys: Sequence[RowKey], blobs: Sequence[bytes | None]) -> None:
-        """Take in loaded rows; None is an entity that the store does not know. Raises RowVersionError in words."""
+    def admit(self, keys: Sequence[RowKey], blobs: Sequence[bytes | None]) -> dict[int, RowVersionError]:
+        """Take in loaded rows; None is an entity that the store does not know.
+
+        Returns the partitions of rows that cannot be read, with the reason in words: what is in memory of them is not
+        as it should be, and nothing that comes of it may be published or stored.
+        """
         cache = self._cache
         found: dict[str, tuple[list[int], list[bytes]]] = {"viewer": ([], []), "pair": ([], []), "room": ([], [])}
         for key, blob in zip(keys, blobs, strict=True):
@@ -214,9 +218,11 @@ class FeatureEngine:
                 viewer = cache.viewers.owners[slot]
                 assert viewer is not None
                 viewer.complete = True
-        cache.viewers.unpack(*found["viewer"])
-        cache.pairs.unpack(*found["pair"])
-        cache.rooms.unpack(*found["room"])
+        return (
+            cache.viewers.unpack(*found["viewer"])
+            | cache.pairs.unpack(*found["pair"])
+            | cache.rooms.unpack(*found["room"])
+        )
 
     def compute(self, batch: Batch) -> Computed:
         """Take in the batch's events in order and return the features as of each of them."""
@@ -325,10 +331,11 @@ class FeatureEngine:
         self._active.clear()
         return active
 
-    def set_other_shares(self, shares: Mapping[tuple[int, str], Sequence[bytes]]) -> None:
+    def set_other_shares(self, shares: Mapping[tuple[int, str], Sequence[bytes]]) -> list[RowVersionError]:
         """Replace what is known of rooms from other partitions: (partition, room_id) -> the others' packed shares.
 
-        Rooms that are not in memory are passed over. Raises RowVersionError in words.
+        Rooms that are not in memory are passed over. Returns what is wrong with shares that cannot be read: they count
+        for nothing.
         """
         others = self._cache.others
         packed: list[bytes] = []
@@ -347,10 +354,12 @@ class FeatureEngine:
                 packed += blobs
                 slots.append(room.others)
                 ends.append(len(packed))
-        if packed:
-            known = np.zeros(len(packed), ROOM)
-            RowBytes("room", known).unpack(range(len(packed)), packed)
-            sum_shares(known, np.array(ends), others.rows, np.array(slots))
+        if not packed:
+            return []
+        known = np.zeros(len(packed), ROOM)
+        refused = RowBytes("room", known).unpack_readable(range(len(packed)), packed)
+        sum_shares(known, np.array(ends), others.rows, np.array(slots))
+        return list(refused.values())
 
 
 def warm_up() -> None:

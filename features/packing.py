@@ -344,6 +344,23 @@ class RowBytes:
             if unknown.size:
                 raise _damaged(self._table, blobs[unknown[0]], "it remembers an event of a type that there is not")
 
+    def unpack_readable(self, slots: Sequence[int], blobs: Sequence[bytes]) -> dict[int, RowVersionError]:
+        """Unpack what can be read. Returns what is wrong with the others, by slot: their rows stay zero."""
+        try:
+            self.unpack(slots, blobs)
+        except RowVersionError:
+            self.lines[list(slots)] = 0
+        else:
+            return {}
+        refused: dict[int, RowVersionError] = {}
+        for slot, blob in zip(slots, blobs, strict=True):
+            try:
+                self.unpack([slot], [blob])
+            except RowVersionError as error:
+                self.lines[slot] = 0
+                refused[slot] = error
+        return refused
+
 
 def _damaged(table: str, blob: bytes, how: str) -> RowVersionError:
     return RowVersionError(

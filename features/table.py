@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.packing import RowBytes
+from features.rows import RowVersionError
 
 Owner = TypeVar("Owner")
 
@@ -89,6 +90,7 @@ class Table(Generic[Owner]):
         """Return the rows at these slots as bytes."""
         return self._bytes.pack(slots)
 
-    def unpack(self, slots: Sequence[int], blobs: Sequence[bytes]) -> None:
-        """Read packed rows into slots whose rows are zero. Raises RowVersionError."""
-        self._bytes.unpack(slots, blobs)
+    def unpack(self, slots: Sequence[int], blobs: Sequence[bytes]) -> dict[int, RowVersionError]:
+        """Read packed rows into slots whose rows are zero. Returns those that cannot be read, by partition, and why."""
+        refused = self._bytes.unpack_readable(slots, blobs)
+        return {int(self.partitions[slot]): error for slot, error in refused.items()}

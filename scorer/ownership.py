@@ -207,6 +207,12 @@ class Ownership:
         self.stopped[partition] = stopped
         self.topic.pause(partition)
 
+    def give_up(self, lease: Lease, stopped: Stopped) -> None:
+        """Stop a partition whose rows in memory are not to be counted upon: nothing that is under way counts."""
+        if self.leases.get(lease.partition) is lease:
+            self._lose(lease.partition)
+            self.stop(lease.partition, stopped)
+
     def skip_gap(self, partition: int) -> bool:
         """Whether the configuration allows to go on after records that retention has taken."""
         return self._on_out_of_range == "earliest"

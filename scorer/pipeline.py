@@ -20,6 +20,7 @@ from engines.ladder import Mode
 from features.engine import Batch, Changes, FeatureEngine, RowKey
 from features.events import Event, Reject, decode
 from features.kernel import CLAMPED, COLD_START, FRESH, LATE, UNMATCHED
+from features.rows import RowVersionError
 from features.store import Held, NotOwned, Store, Written
 from scorer.batcher import Portion
 from scorer.kafka.sink import Message, Outgoing
@@ -80,7 +81,8 @@ class Pipeline:
     """The steps, and what they need. `clock` gives milliseconds since 1970; no feature depends on it.
 
     `patiently` runs a call to the store and, when the store cannot serve, waits and runs it again. `refused` is told of
-    a lease whose rows are not as it left them, and must make it lost; where there is one owner only, nobody need be.
+    a lease whose rows are not as it left them, `unreadable` of one with a row that cannot be read: both must make it
+    lost. Where there is one owner only, nobody need be told of the first, and the second is raised.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Pipeline:
         clock: Callable[[], float],
         patiently: Callable[[Callable[[], Awaitable[list[bytes | None]]]], Awaitable[list[bytes | None]]],
         refused: Callable[[Lease, Written], None] | None = None,
+        unreadable: Callable[[Lease, RowVersionError], None] | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -107,6 +110,7 @@ class Pipeline:
         self._clock = clock
         self._patiently = patiently
         self._refused = refused
+        self._unreadable = unreadable
         self._uncut: dict[Lease, list[Batch]] = {}  # computed since the last cut
         self._handed: asyncio.Future[None] | None = None  # done once the batch read last is with the sink
 
@@ -125,7 +129,7 @@ class Pipeline:
         batch = self._engine.prepare(decoded.events, partitions.tolist(), [record.timestamp for record in records])
         decoded_ms = self._clock()
         if batch.missing:
-            self._engine.admit(batch.missing, await self._load(batch.missing, portions))
+            self._admit(batch.missing, await self._load(batch.missing, portions), portions)
         loaded_ms = self._clock()
         computed = self._engine.compute(batch)
         for portion in portions:
@@ -183,6 +187,15 @@ class Pipeline:
                     self._refused(leases.pop(partition), outcome)
             else:
                 return [rows.get(key) for key in missing]
+
+    def _admit(self, keys: Sequence[RowKey], rows: Sequence[bytes | None], portions: Sequence[Portion]) -> None:
+        """Take rows in; a partition with one that cannot be read is given up as it is, the others are not held up."""
+        unreadable = self._engine.admit(keys, rows)
+        for portion in portions:
+            if error := unreadable.get(portion.lease.partition):
+                if self._unreadable is None:
+                    raise error
+                self._unreadable(portion.lease, error)
 
     def cut(self, lease: Lease) -> Cut | None:
         """A partition's rows changed since its last cut, as of now; None without a batch since. Between batches only.

@@ -47,13 +47,15 @@ class RoomExchange:
         for start in range(0, len(rooms), _SOME):
             some = rooms[start : start + _SOME]
             shares = dict(zip(some, await self._store.read_shares(some), strict=True))
-            self._engine.set_other_shares(
+            refused = self._engine.set_other_shares(
                 {
                     (partition, room): [share for at, share in shares[room].items() if at != partition]
                     for partition, room in active
                     if room in shares
                 }
             )
+            if refused:
+                log.warning("%d shares of rooms are left out: %s", len(refused), refused[0])
 
     async def publish(self) -> None:
         """Publish the shares that changed. Raises StoreUnavailable; those that were not published stay to be."""

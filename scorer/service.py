@@ -17,6 +17,7 @@ from engines.model import BUCKETS
 from features.catalogue import fingerprint
 from features.engine import FeatureEngine, warm_up
 from features.redis_store import RedisStore, connect
+from features.rows import RowVersionError
 from features.store import Store, StoreUnavailable, Written
 from scorer import garbage
 from scorer.batcher import Batcher, ServiceTimes
@@ -31,7 +32,7 @@ from scorer.lease import Lease
 from scorer.loop import Loop, patiently
 from scorer.metrics import Metrics, RedisCall
 from scorer.models import Models
-from scorer.ownership import Ownership
+from scorer.ownership import Ownership, Stopped
 from scorer.pipeline import Pipeline, Topics
 from scorer.reporter import Reporter
 from scorer.rooms import RoomExchange
@@ -184,6 +185,7 @@ class Service:
             clock=_now_ms,
             patiently=self._patiently,
             refused=self._outcomes.refused,
+            unreadable=self._outcomes.unreadable,
         )
         return Loop(
             self._source,
@@ -234,7 +236,7 @@ class Service:
 
 
 class _Outcomes:
-    """What follows from how a checkpoint ended."""
+    """What follows from how a checkpoint ended, and from what the store held."""
 
     def __init__(self, engine: FeatureEngine, ownership: Ownership, metrics: Metrics, health: Health) -> None:
         self._engine = engine
@@ -250,6 +252,9 @@ class _Outcomes:
     def refused(self, lease: Lease, outcome: Written) -> None:
         self._metrics.checkpoints.add(1, outcome.value)
         self._ownership.refused(lease, outcome)
+
+    def unreadable(self, lease: Lease, error: RowVersionError) -> None:
+        self._ownership.give_up(lease, Stopped("unreadable-row", str(error)))
 
     def failed(self, error: StoreUnavailable) -> None:
         self._metrics.checkpoints.add(1, "failed")

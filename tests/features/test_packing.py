@@ -117,6 +117,20 @@ def test_a_row_with_a_type_that_there_is_not_is_refused() -> None:
         RowBytes("viewer", np.zeros(1, VIEWER)).unpack([0], [blob])
 
 
+@pytest.mark.parametrize("table", TABLES)
+def test_readable_rows_are_read_beside_one_that_is_not(table: str) -> None:
+    rows = random_rows(table, 1, 2)
+    good, other = RowBytes(table, rows).pack(np.arange(2, dtype=np.int32))
+    read = np.zeros(4, DTYPES[table])
+
+    refused = RowBytes(table, read).unpack_readable([3, 1, 2], [good, other[:-1], other])
+
+    assert list(refused) == [1]
+    assert "damaged" in str(refused[1])
+    assert [read[slot].tobytes() for slot in (3, 2)] == [rows[0].tobytes(), rows[1].tobytes()]
+    assert not read[:2].view(np.uint8).any()
+
+
 @settings(suppress_health_check=list(HealthCheck), deadline=None)
 @given(st.sampled_from(TABLES), st.binary(max_size=3_000))
 def test_no_bytes_do_harm(table: str, data: bytes) -> None:

@@ -6,11 +6,10 @@ import copy
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.engine import FeatureEngine, RowVersionError
+from features.engine import FeatureEngine
 from features.events import Event
 from tests.features.harness import Lines, Record, Rows, assert_same, engine_of, join, run_batch
 from tests.features.ledger import Room
@@ -126,10 +125,16 @@ def test_shares_of_unknown_rooms_and_partitions_are_let_go() -> None:
     engine.set_other_shares({(0, "nowhere"): [b"anything"], (7, "nowhere"): [b"anything"]})
 
 
-def test_a_share_of_another_version_is_refused_in_words() -> None:
+def test_a_share_of_another_version_is_refused_in_words_and_counts_for_nothing() -> None:
     engine, rows = engine_of(1), Rows()
     run_batch(engine, rows, [comment(1, 0)])
     blob = rows.rooms[0, "room"]
-
-    with pytest.raises(RowVersionError, match="A stored room row has version 3"):
-        engine.set_other_shares({(0, "room"): [bytes([blob[0] + 8]) + blob[1:]]})
+    assert engine.set_other_shares({(0, "room"): [blob]}) == []
+    (refused,) = engine.set_other_shares({(0, "room"): [blob, bytes([blob[0] + 8]) + blob[1:]]})
+    assert "A stored room row has version 3" in str(refused)
+    alone, others = engine_of(1), Rows()
+    run_batch(alone, others, [comment(1, 0)])
+    alone.set_other_shares({(0, "room"): [blob]})
+    assert np.array_equal(
+        run_batch(engine, rows, [comment(2, 0)]).features, run_batch(alone, others, [comment(2, 0)]).features
+    )

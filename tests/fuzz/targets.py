@@ -11,7 +11,6 @@ import math
 import os
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -151,10 +150,9 @@ def stored(data: bytes) -> None:
         for i, byte in enumerate(data[:8] or b"\0")
     ]  # fmt: skip
     batch = engine.prepare(events, [0] * len(events), [_BROKER_MS + 10**9] * len(events))
-    with suppress(RowVersionError):
-        engine.admit(batch.missing, [blobs[TABLES.index(key.table)] for key in batch.missing])
-        engine.compute(batch)
-        engine.changes(batch)
+    engine.admit(batch.missing, [blobs[TABLES.index(key.table)] for key in batch.missing])
+    engine.compute(batch)
+    engine.changes(batch)
 
 
 def configuration(data: bytes) -> None:

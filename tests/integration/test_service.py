@@ -1,8 +1,10 @@
 """The whole service against real Kafka and Redis: every event scored once, state exact, whatever happens between."""
 
+import asyncio
 import random
 
 import pytest
+from redis.asyncio import Redis as Client
 
 from features.events import Event
 from tests.conftest import Topics
@@ -88,6 +90,39 @@ async def test_a_restart_goes_on_where_it_ended(kafka_broker: Broker, kafka_topi
             assert service.metrics.totals().unaccounted == 0
     scores = await read_scores(setup)
     assert sum(map(len, scores.values())) == len(events)
+    assert first_seen(scores) == scores
+
+
+async def test_a_row_that_cannot_be_read_stops_its_partition_and_no_other(
+    kafka_broker: Broker, kafka_topics: Topics, redis_url: str
+) -> None:
+    setup = await make_setup(kafka_broker.bootstrap, redis_url, kafka_topics, partitions=2)
+    before, after = chatter(100, seed=7), chatter(100, seed=8)
+    await produce(setup, [record(event, 2) for event in before])
+    async with serving(setup.config) as service:
+        await until_consumed(service, len(before))
+    async with Client.from_url(redis_url) as client:
+        spoilt = [key async for key in client.scan_iter("ts:*.1}:v:*")]
+        good = {key: await client.hget(key, "") for key in spoilt}
+        for key in spoilt:
+            await client.hset(key, "", "no row")
+        await produce(setup, [record(event, 2) for event in after])
+        others = sum(record(event, 2)[0] == 0 for event in after)
+        async with serving(setup.config) as service:
+            async with asyncio.timeout(20):
+                while not service.health.against_readiness() or service.metrics.totals().scored < others:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            (reason,) = service.health.against_readiness()
+            assert "Partition 1" in reason
+            assert "A stored viewer row" in reason
+            assert service.health.against_life() == []
+        assert len((await read_scores(setup))[0]) == sum(record(event, 2)[0] == 0 for event in before + after)
+        for key, row in good.items():
+            await client.hset(key, "", row)
+    async with serving(setup.config) as service:
+        await until_consumed(service, len(after) - others)
+    scores = await read_scores(setup)
+    assert sum(map(len, scores.values())) == len(before + after), "and mended, it goes on where it was"
     assert first_seen(scores) == scores
 
 
