@@ -138,7 +138,10 @@ def write_dataset(
     results: list[Written] = []
     try:
         if len(parts) > 1:
-            (folder / _TOLD).mkdir(parents=True, exist_ok=True)
+            try:
+                (folder / _TOLD).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RecordingError(f"{folder} cannot be written to: {error.strerror}.") from error
             for events in (map_ or map)(_tell, parts):
                 advance(events)
         if map_ is None:

@@ -187,5 +187,5 @@ def read_verdict(folder: Path) -> Verdict | None:
         return msgspec.json.decode(path.read_bytes(), type=Verdict)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:  # no JSON, no UTF-8, or of another release
         raise ModelError(f"{path} cannot be read ({error}). Run `tipstream-engine verify` again.") from error

@@ -64,7 +64,7 @@ def read(root: Path) -> Pointer:
         return msgspec.json.decode(path.read_bytes(), type=Pointer)
     except FileNotFoundError:
         return Pointer()
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:  # no JSON, no UTF-8, or of another release
         raise ModelError(
             f"{path} cannot be read ({error}). Delete it and promote the version that is to serve."
         ) from error

@@ -143,7 +143,7 @@ def read_facts(folder: Path, *, fetch: Fetch = Path.read_bytes) -> Facts:
             f"There is no TensorRT engine in {folder}: {FACTS_FILE} is missing. Make one with "
             f"`tipstream-engine build {folder}`, or point at a folder that it wrote."
         ) from None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:  # no JSON, no UTF-8, or of another release
         raise ModelError(f"{path} cannot be read ({error}). Build the engine again with this version.") from error
 
 

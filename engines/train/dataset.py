@@ -69,10 +69,13 @@ class ShardWriter:
         facts_file, encoded = folder / FACTS_FILE, msgspec.json.format(msgspec.json.encode(facts))
         if any(folder.glob(f"shard-{part}-*")) or (facts_file.exists() and facts_file.read_bytes() != encoded):
             raise ModelError(f"{folder} already holds a training set. Choose another folder or delete this one.")
-        folder.mkdir(parents=True, exist_ok=True)
         beside = folder / f"{FACTS_FILE}.{part}"
-        beside.write_bytes(encoded)
-        beside.replace(facts_file)  # whole at every moment: other parts may be reading it
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(encoded)
+            beside.replace(facts_file)  # whole at every moment: other parts may be reading it
+        except OSError as error:
+            raise ModelError(f"{folder} cannot be written to ({error.strerror}). Name another folder.") from error
         self._folder = folder
         self._part = part
         self._shards = 0
@@ -81,7 +84,11 @@ class ShardWriter:
         """Write one shard."""
         columns = {name: _list_column(column) for name, column in rows._asdict().items()}
         path = self._folder / f"shard-{self._part}-{self._shards:05}.parquet"
-        pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
+        try:
+            pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise ModelError(f"{path} cannot be written ({error.strerror or error}). Make the set again.") from error
         self._shards += 1
 
 
@@ -89,11 +96,14 @@ def read(folder: Path) -> tuple[Facts, list[Rows]]:
     """Read a whole set into memory, part by part; raises ModelError if there is none."""
     try:
         facts = msgspec.json.decode((folder / FACTS_FILE).read_bytes(), type=Facts)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:  # no JSON, no UTF-8, or of another release
         raise ModelError(f"{folder} is no training set ({error}). Make one with `tipstream-replay dataset`.") from error
     shards = sorted(folder.glob("shard-*.parquet"))
     if not shards:
-        raise ModelError(f"{folder} holds no shards: the run that made it ended early. Make the set again.")
+        raise ModelError(
+            f"{folder} holds no rows: the run that made it ended early, or its recording covers the "
+            f"{facts.horizons_s[-1]} s after none of its events. Make the set again, of a recording that is longer."
+        )
     parts = groupby(shards, key=lambda path: path.stem.rpartition("-")[0])
     return facts, [concatenate([_read_shard(path, facts) for path in paths]) for _, paths in parts]
 
@@ -110,7 +120,10 @@ def _list_column(array: NDArray[Any]) -> pa.Array[Any]:
 
 
 def _read_shard(path: Path, facts: Facts) -> Rows:
-    table = pq.read_table(path).combine_chunks()
+    try:
+        table = pq.read_table(path).combine_chunks()
+    except (OSError, pa.ArrowException) as error:
+        raise ModelError(f"{path} is damaged ({error}). Make the set again with `tipstream-replay dataset`.") from error
     shapes = {"features": (len(facts.columns),), "history": facts.history, "tips": (len(facts.horizons_s),)}
 
     def column(name: str) -> NDArray[Any]:

@@ -66,6 +66,6 @@ def read(path: Path) -> Recipe:
     """Read a recipe from a TOML file; raises ModelError in words."""
     try:
         return msgspec.toml.decode(path.read_bytes(), type=Recipe)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:  # no TOML, no UTF-8, or no such choice
         known = ", ".join(Recipe.__struct_fields__)
         raise ModelError(f"{path} is no recipe ({error}). It may set: {known}.") from error

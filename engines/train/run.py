@@ -42,6 +42,9 @@ def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[
     """
     # Layers this small gain nothing from a second thread, and lose much where others use the cores.
     torch.set_num_threads(1)
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ModelError(f"{there} is a file. Name a folder for the model with --out.")
     facts, parts = read(shards)
     if len(facts.horizons_s) != 2:
         raise ModelError(f"The set has horizons {facts.horizons_s}; this network answers two. Make a set with two.")

@@ -8,7 +8,7 @@ from engines.cpu import OnnxModel
 from engines.folder import ENGINE_FILES, MODEL_FILES, contents, is_engine, load, read_either
 from engines.manifest import Artifact
 from engines.model import ModelError
-from engines.tensorrt.plan import PLAN_FILE, Engine
+from engines.tensorrt.plan import FACTS_FILE, PLAN_FILE, Engine
 from tests.engines import small_engines, small_models
 
 FEATURES = small_models.FINGERPRINT
@@ -73,4 +73,12 @@ def test_a_damaged_self_test_is_refused(tmp_path: Path, content: bytes) -> None:
     folder = small_engines.write(tmp_path)
     (folder / "known.npz").write_bytes(content)
     with pytest.raises(ModelError, match=r"cannot be read .* Build it again"):
+        read_either(folder, features=FEATURES)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"key": "\xff"}'])
+def test_damaged_facts_are_refused(tmp_path: Path, content: bytes) -> None:
+    folder = small_engines.write(tmp_path)
+    (folder / FACTS_FILE).write_bytes(content)
+    with pytest.raises(ModelError, match="Build the engine again"):
         read_either(folder, features=FEATURES)

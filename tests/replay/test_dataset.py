@@ -161,3 +161,10 @@ def test_a_part_is_not_written_twice(recording: Path, tmp_path: Path) -> None:
     write_dataset(recording, tmp_path / "set", sampling=Sampling(0.1))
     with pytest.raises(ModelError, match="already holds a training set"):
         write_dataset(recording, tmp_path / "set", sampling=Sampling(0.1))
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_a_file_is_no_folder_for_a_set(recording: Path, tmp_path: Path, partitions: int) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises((ModelError, RecordingError), match="cannot be written to"):
+        write_dataset(recording, tmp_path / "file", partitions=partitions)

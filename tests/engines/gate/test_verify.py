@@ -139,9 +139,10 @@ def test_a_failed_check_is_told_loudly(folder: Path) -> None:
 
 def test_a_damaged_verdict_is_named(folder: Path) -> None:
     assert read_verdict(folder) is None
-    (folder / "verdict.json").write_text("{}")
-    with pytest.raises(ModelError, match="Run `tipstream-engine verify` again"):
-        read_verdict(folder)
+    for content in (b"{}", b'{"subject": "\xff"}'):
+        (folder / "verdict.json").write_bytes(content)
+        with pytest.raises(ModelError, match="Run `tipstream-engine verify` again"):
+            read_verdict(folder)
 
 
 @pytest.mark.gpu

@@ -57,7 +57,8 @@ def test_what_is_written_is_read_back_and_seen_by_the_token(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == [POINTER_FILE]
 
 
-def test_a_damaged_pointer_is_named(tmp_path: Path) -> None:
-    (tmp_path / POINTER_FILE).write_text('{"serving": 1}')
+@pytest.mark.parametrize("content", [b'{"serving": 1}', b'{"serving": "\xff"}', b"{"])
+def test_a_damaged_pointer_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / POINTER_FILE).write_bytes(content)
     with pytest.raises(ModelError, match="promote the version that is to serve"):
         pointer.read(tmp_path)

@@ -16,6 +16,7 @@ from engines.prior import PriorModel
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'tipstream[train]'")
 
 from engines.train.card import CARD_FILE  # noqa: E402
+from engines.train.dataset import FACTS_FILE as DATASET_FILE  # noqa: E402
 from engines.train.dataset import ShardWriter, concatenate  # noqa: E402
 from engines.train.dataset import read as read_set  # noqa: E402
 from engines.train.export import onnx_bytes  # noqa: E402
@@ -165,6 +166,31 @@ def test_tiers_hold_the_shares_that_the_recipe_asks_for() -> None:
     assert list(names.values()) == pytest.approx([1, 0.2, 0.05, 0.01], rel=0.02)
 
 
+def test_a_file_is_no_folder_for_a_model(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "model"):
+        with pytest.raises(ModelError, match="is a file"):
+            train(shards, out, LABEL, RECIPE, lambda line: pytest.fail(f"it trains: {line}"))
+
+
+def test_a_damaged_set_is_told_in_words(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    ShardWriter(folder, FACTS).write(made_up(100))
+    (shard,) = folder.glob("shard-*")
+    shard.write_bytes(shard.read_bytes()[:1_000])
+    with pytest.raises(ModelError, match=r"is damaged .* Make the set again"):
+        read_set(folder)
+    shard.unlink()
+    with pytest.raises(ModelError, match="holds no rows"):
+        read_set(folder)
+    (folder / DATASET_FILE).write_bytes(b'{"features": "\xff"}')
+    with pytest.raises(ModelError, match="is no training set"):
+        read_set(folder)
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="cannot be written to"):
+        ShardWriter(tmp_path / "file", FACTS)
+
+
 def test_the_command_trains_from_a_recipe(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("without = []\ntokens = 2\nhidden = [4, 4]\nepochs = 1\n")
@@ -176,11 +202,15 @@ def test_the_command_trains_from_a_recipe(shards: Path, tmp_path: Path, capsys: 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("layers = 3", "It may set: seed, without"), ("test = 0.9\nvalidation = 0.2", "leave some to train on")],
+    [
+        ("layers = 3", "It may set: seed, without"),
+        ("test = 0.9\nvalidation = 0.2", "leave some to train on"),
+        ('without = ["\xff"]', "is no recipe"),
+    ],
 )
 def test_a_recipe_that_cannot_be_followed_is_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "recipe.toml"
-    path.write_text(text)
+    path.write_text(text, "latin-1")
     with pytest.raises(ModelError, match=words):
         read_recipe(path)
 
