@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from engines.commands.numbers import positive
 from engines.folder import load, read_either
 from engines.manifest import read_manifest
 from engines.model import Model
@@ -252,10 +253,3 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         raise RecordingError(f"{path} cannot be written: {error.strerror or error}.") from error
     print(f"{path}: open it in a browser.")
-
-
-def positive(text: str) -> int:
-    """Read a whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+from engines.commands.numbers import positive, whole
 from replay.dataset import Map, Sampling, write_dataset
-from replay.judging import positive
 from replay.progress import bar
 from replay.workers import shared_out
 
@@ -45,7 +45,7 @@ def add_commands(commands: Any) -> None:
     made.add_argument(
         "--negatives", type=float, default=1.0, metavar="P", help="share of events without a tip to keep (default: 1)"
     )
-    made.add_argument("--seed", type=_seed, default=1, metavar="N", help="which of them (default: 1)")
+    made.add_argument("--seed", type=whole, default=1, metavar="N", help="which of them (default: 1)")
     made.add_argument("--partitions", type=positive, default=1, metavar="N", help="for records without (default: 1)")
     who = made.add_mutually_exclusive_group()
     who.add_argument("--workers", type=positive, metavar="N", help="share out over processes of this machine")
@@ -72,9 +72,3 @@ def _dataset(arguments: argparse.Namespace) -> None:
         f"{arguments.folder}: {written.rows:,} rows, {written.tips:,} with a tip within 600 s, "
         f"of {written.events:,} records in {seconds:.1f} s."
     )
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
-    return int(text)

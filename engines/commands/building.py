@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from engines.commands.numbers import amount, ascending, positive
 from engines.commands.releasing import add_repository, name_version
 from engines.commands.tables import show, status
 from engines.gate.energy import Plan
@@ -55,8 +56,8 @@ def add_commands(commands: Any) -> None:
     build.set_defaults(run=_build)
     build.add_argument("folder", type=Path, metavar="MODEL", help="model folder, as `train` wrote it")
     build.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="default: %(default)s")
-    build.add_argument("--buckets", type=_ascending, default=BUCKETS, metavar="N,N", help="batch sizes, ascending")
-    build.add_argument("--lengths", type=_ascending, default=(), metavar="N,N", help="history lengths, e.g. 16,32")
+    build.add_argument("--buckets", type=ascending, default=BUCKETS, metavar="N,N", help="batch sizes, ascending")
+    build.add_argument("--lengths", type=ascending, default=(), metavar="N,N", help="history lengths, e.g. 16,32")
     build.add_argument("--wide", action="store_true", help="one profile for all sizes, for comparison")
     build.add_argument(
         "--level",
@@ -66,7 +67,7 @@ def add_commands(commands: Any) -> None:
         help="how many kernels are compared, 5 being the most (%(default)s, TensorRT's own default); at 5, TensorRT "
         "8.6 makes FP16 plans that end the process that loads them",
     )
-    build.add_argument("--timeout", type=float, default=900.0, metavar="S", help="seconds it may take (%(default)g)")
+    build.add_argument("--timeout", type=amount, default=900.0, metavar="S", help="seconds it may take (%(default)g)")
     build.add_argument("--traffic", type=Path, metavar="SHARDS", help="labelled set to calibrate INT8 on")
     add_repository(build)
 
@@ -89,18 +90,15 @@ def add_commands(commands: Any) -> None:
     verify.add_argument("--against", metavar="VERSION", help="compare with this one (default: the one that serves)")
     verify.add_argument("--out", type=Path, metavar="FOLDER", help="for the report (default: the version's folder)")
     verify.add_argument("--limits", type=Path, metavar="FILE", help="TOML file with limits other than the default ones")
-    verify.add_argument("--runs", type=int, default=300, metavar="N", help="calls in a block, five each (%(default)s)")
-    verify.add_argument("--energy", type=float, default=0.0, metavar="S", help="measure energy over windows of S s")
-    verify.add_argument("--grid", type=float, default=475.0, metavar="G", help="gCO2e a kWh (%(default)g: the world's)")
-    verify.add_argument("--pue", type=float, default=1.0, metavar="X", help="the data centre's PUE (%(default)g)")
+    verify.add_argument(
+        "--runs", type=positive, default=300, metavar="N", help="calls in a block, five each (%(default)s)"
+    )
+    verify.add_argument("--energy", type=amount, default=0.0, metavar="S", help="measure energy over windows of S s")
+    verify.add_argument(
+        "--grid", type=amount, default=475.0, metavar="G", help="gCO2e a kWh (%(default)g: the world's)"
+    )
+    verify.add_argument("--pue", type=amount, default=1.0, metavar="X", help="the data centre's PUE (%(default)g)")
     add_repository(verify)
-
-
-def _ascending(text: str) -> tuple[int, ...]:
-    numbers = tuple(int(part) for part in text.split(","))
-    if list(numbers) != sorted(set(numbers)) or numbers[0] < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers above 0, ascending, with commas between")
-    return numbers
 
 
 def _build(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from engines.commands.numbers import positive
 from engines.commands.releasing import add_repository
 from engines.commands.tables import show, status
 from engines.gate.verdict import Speed
@@ -36,7 +37,9 @@ def add_commands(commands: Any) -> None:
     )
     bench.set_defaults(run=_bench)
     bench.add_argument("versions", nargs="+", metavar="VERSION", help="the beginning of its id, or any folder")
-    bench.add_argument("--runs", type=int, default=300, metavar="N", help="calls in a block, five each (%(default)s)")
+    bench.add_argument(
+        "--runs", type=positive, default=300, metavar="N", help="calls in a block, five each (%(default)s)"
+    )
     add_repository(bench)
 
 

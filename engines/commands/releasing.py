@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from engines.commands.numbers import whole
 from engines.commands.tables import show
 from engines.gate.verdict import Verdict
 from engines.manifest import MANIFEST_FILE
@@ -94,7 +95,7 @@ def add_commands(commands: Any) -> None:
 
     gc = commands.add_parser("gc", help="clear away old versions", description=_GC, formatter_class=raw)
     gc.set_defaults(run=_gc)
-    gc.add_argument("--keep", type=int, default=3, metavar="N", help="of those that do not serve (%(default)s)")
+    gc.add_argument("--keep", type=whole, default=3, metavar="N", help="of those that do not serve (%(default)s)")
     gc.add_argument("--dry-run", action="store_true", help="only say what would go")
     add_repository(gc)
 
