@@ -200,18 +200,21 @@ class Repository:
             current = self.pointer()
             others = [each for each in self.versions() if each.id not in (current.serving, current.previous)]
             if remove:
-                for each in others[keep:]:
-                    each.folder.rename(self.root / f"{_GONE}{each.id}")
-                for left in (*self.root.glob(f"{_GONE}*"), *self.root.glob(f"{_NEW}*"), *self._unfinished()):
+                for left in (*self.root.glob(f"{_GONE}*"), *self.root.glob(f"{_NEW}*")):  # of a step that was killed
                     shutil.rmtree(left, ignore_errors=True)
+                self._remove_unfinished()
+                for each in others[keep:]:
+                    gone = self.root / f"{_GONE}{each.id}"
+                    each.folder.rename(gone)
+                    shutil.rmtree(gone, ignore_errors=True)
         return others[keep:]
 
-    def _unfinished(self) -> Iterator[Path]:
-        """Folders of builders that were killed: nobody holds the lock of what they were building."""
+    def _remove_unfinished(self) -> None:
+        """Remove folders of builders that were killed: nobody holds the lock of what they were building."""
         for left in self.root.glob(".*.new-*"):
             name = left.name.rpartition(".new-")[0]
             with suppress(BlockingIOError), files.locked(self.root / f"{name}.lock", wait=False):
-                yield left
+                shutil.rmtree(left, ignore_errors=True)
 
     def _ids(self) -> list[str]:
         return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{MANIFEST_FILE}"))

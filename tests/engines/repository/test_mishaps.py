@@ -36,6 +36,15 @@ def test_a_build_under_way_is_not_cleared_away(shop: Shop) -> None:
     assert not unfinished.exists()
 
 
+def test_what_a_killed_clearing_left_hinders_no_later_one(shop: Shop) -> None:
+    version = shop.model()
+    left = shop.repository.root / f".gone-{version}"
+    left.mkdir()
+    (left / "model.onnx").touch()
+    assert [gone.id for gone in shop.repository.collect(keep=0)] == [version]
+    assert [path.name for path in shop.repository.root.iterdir()] == [".lock"]
+
+
 STEPS = st.lists(
     st.tuples(st.sampled_from(["promote", "rollback", "collect", "add"]), st.integers(0, 3)), min_size=3, max_size=10
 )
