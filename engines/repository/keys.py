@@ -99,7 +99,7 @@ def read_signing_key(path: Path) -> SigningKey:
     except OSError as error:
         raise ModelError(
             f"There is no signing key at {path} ({error.strerror}). Make one with `tipstream-engine keygen`, or name "
-            "yours with --key."
+            "the folder of yours with --keys."
         ) from error
     if mode & 0o077:
         raise ModelError(f"{path} can be read by others, who could then sign engines: run chmod 600 {path}")

@@ -56,7 +56,7 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_signing_key_is_named(tmp_path: Path) -> None:
     path = tmp_path / SIGNING_FILE
-    with pytest.raises(ModelError, match=r"There is no signing key at .*keygen"):
+    with pytest.raises(ModelError, match=r"There is no signing key at .*keygen.* with --keys"):
         read_signing_key(path)
     path.write_bytes(b"-----BEGIN nothing")
     path.chmod(0o600)
