@@ -262,7 +262,20 @@ def feed(
 
 
 def _connect(order: Order, places: int, folder: Path, owner: tuple[str, ...]) -> Link:
-    """Connect to the owner of exactly these bytes; the first to come starts it, and the others wait for that."""
+    """Connect to the owner of exactly these bytes; the first to come starts it, and the others wait for that.
+
+    Raises ModelError and nothing else: whoever starts an owner again tries on after that.
+    """
+    try:
+        return _found(order, places, folder, owner)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ModelError(
+            f"The process that runs the engine cannot be started or does not end ({error}). Look at the machine's "
+            "memory, processes and temporary folder, and at the GPU with nvidia-smi."
+        ) from error
+
+
+def _found(order: Order, places: int, folder: Path, owner: tuple[str, ...]) -> Link:
     request = msgspec.msgpack.encode(order)
     path = folder / f"{hashlib.sha256(request).hexdigest()[:20]}-{PROTOCOL}"
     with files.locked(path.with_suffix(".lock")):

@@ -154,15 +154,19 @@ async def test_an_owner_that_is_killed_is_stood_in_for_and_comes_back(
 
 async def test_an_owner_that_hangs_is_ended_and_comes_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fed, "_AGAIN_S", (0.0,))
-    monkeypatch.setattr(fed, "_HANGS_S", 0.3)
     async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))) as (worker,):
         (before,) = owners()
         assert len((await worker.submit(*rows(8))).value) == 8
-        await asyncio.sleep(0.4)
-        assert len((await worker.submit(*rows(8))).value) == 8, "to be idle is not to hang"
+        worker._look()
+        under_way = worker.submit(*rows(8))
+        worker._look()
+        assert len((await under_way).value) == 8, "to be idle is not to hang, nor is to be at work"
+        worker._look()
         os.kill(before, signal.SIGSTOP)
-        with pytest.raises(ModelError, match=r"has not answered for \d+ s, and was killed"):
-            await worker.submit(*rows(8))
+        with monkeypatch.context() as patience:
+            patience.setattr(fed, "_HANGS_S", 0.3)
+            with pytest.raises(ModelError, match=r"has not answered for \d+ s, and was killed"):
+                await worker.submit(*rows(8))
         async with asyncio.timeout(20):
             while worker._lost:  # noqa: ASYNC110 -- it comes back by itself
                 await asyncio.sleep(0.01)
@@ -181,6 +185,13 @@ async def test_an_owner_that_hangs_is_ended_and_comes_back(folder: Path, monkeyp
 def test_an_engine_that_does_not_load_is_said_in_words(folder: Path, command: str, words: str) -> None:
     with pytest.raises(ModelError, match=words):
         feed(ARTIFACT, folder=folder, owner=(sys.executable, "-c", command))
+
+
+def test_an_owner_that_cannot_be_started_is_said_in_words(folder: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be started"):
+        feed(ARTIFACT, folder=folder, owner=(str(folder / "missing"),))
+    with pytest.raises(ModelError, match="cannot be started"):
+        feed(ARTIFACT, folder=folder / "missing")
 
 
 def test_a_model_that_cannot_be_loaded_is_said_in_its_owners_words(folder: Path) -> None:
