@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _make(options: argparse.Namespace, shards: Path) -> None:
     try:
+        from engines.train.log import PAGE_FILE
         from engines.train.recipe import Recipe
         from engines.train.run import Label, train
     except ModuleNotFoundError as error:
@@ -82,6 +83,7 @@ def _make(options: argparse.Namespace, shards: Path) -> None:
             print(f"seed {world.seed}: {written.events:,} events, {written.rows:,} rows, {written.tips:,} with a tip")
     label = Label("tip-intent-reference", options.version, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     manifest = train(shards, options.out, label, Recipe(seed=options.seed), print)
+    (options.out / PAGE_FILE).unlink()  # the figures are in the card and the log: no place for a page's style
     for name, value in manifest.metrics.items():
         print(f"{name:>26} {value:.5f}")
 
