@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.memory --events 25_000_000
 
-Takes a minute and a half of CPU for each 5 million events, and 40 bytes of disk for each. Memory grows until everybody
-has met everybody whom there is to meet, since rows are remembered, and until the cache of rows is full; then it has to
-stay as it is.
+Takes a minute and a half of CPU for each 5 million events, and 40 bytes of disk for each. Rows are remembered, so
+memory is expected to grow until everybody has met everybody whom there is to meet and the cache of rows is full, and to
+stay as it is then: what each million adds late in a long run tells whether it does.
 """
 
 from __future__ import annotations
