@@ -41,7 +41,11 @@ def make(order: Order, repository: Repository, missed: str | None, *, gate: tupl
     judges.
     """
     key = read_signing_key(order.key)
-    repository.root.mkdir(parents=True, exist_ok=True)
+    try:
+        repository.root.mkdir(parents=True, exist_ok=True)
+        (repository.root / _LOCK).touch()
+    except OSError as error:
+        raise ModelError(files.why(repository.root, error)) from error
     with files.locked(repository.root / _LOCK):
         if repository.pointer().serving != missed:
             return

@@ -90,3 +90,11 @@ def test_without_a_key_nothing_is_built(builds: Builds, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="There is no signing key"):
         make(wanted._replace(key=tmp_path / "nowhere"), repository, None, gate=COMMAND)
     assert builds.asked == []
+
+
+def test_a_repository_that_cannot_be_written_is_told_in_words(builds: Builds, tmp_path: Path) -> None:
+    wanted, repository = order(tmp_path, "good")
+    repository.root.touch()
+    with pytest.raises(ModelError, match="cannot be written to"):
+        make(wanted, repository, None, gate=COMMAND)
+    assert builds.asked == []
