@@ -74,7 +74,7 @@ def page(verdict: Verdict) -> str:
     ]
     if verdict.energy is not None:
         tiles.append(("Energy", f"{verdict.energy.joules_per_1000:.3g} J", "for 1,000 scores under full load"))
-    rankings = [ranking for ranking in (found.reference, found.candidate) if ranking]
+    rankings = [found.reference, found.candidate]
     parts = [
         html.tiles(tiles),
         html.section(

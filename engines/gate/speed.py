@@ -6,32 +6,20 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.gate.verdict import Speed, Timing
-from engines.model import Model, Scores
+from engines.model import Model
+from engines.worker import Pipelined
 
 _BLOCKS: Final = 5  # a figure is the median of as many blocks', so that one disturbance does not make it
 _WARM_UP: Final = 20
 _SETS: Final = 8
 
 Rows = tuple[NDArray[np.float32], NDArray[np.float32]]
-
-
-@runtime_checkable
-class Pipelined(Protocol):
-    """A model that takes further batches before the first is done."""
-
-    depth: int
-
-    def launch(self, features: NDArray[np.float32], history: NDArray[np.float32]) -> Any:
-        """Start a batch."""
-
-    def collect(self, ticket: Any) -> Scores:
-        """Wait for a batch, in the order of launching."""
 
 
 def measure(

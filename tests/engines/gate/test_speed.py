@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.gate import speed
-from engines.gate.speed import Pipelined
 from engines.model import Scores
+from engines.worker import Pipelined
 from tests.engines.gate import made
 
 
