@@ -75,6 +75,13 @@ def _within_budget(limits: Limits, speed: Speed, gpu: bool) -> Check:
 
 def _not_slower(limits: Limits, speed: Speed, serving: Speed) -> Check:
     ratios = ratio(speed, serving, lambda timing: timing.p99_us)
+    if not ratios:
+        return Check(
+            name="p99 over the serving version's",
+            found="not measured: it takes no batch of any size that this one has a bucket for",
+            limit=f"at most {limits.slower:.2f}",
+            passed=False,
+        )
     size = max(ratios, key=lambda each: ratios[each])
     return _at_most(f"p99 over the serving version's, at {size} rows", ratios[size], limits.slower, ".2f")
 

@@ -53,6 +53,12 @@ def test_a_version_is_not_slower_than_the_one_it_replaces(p99: float, passed: bo
     assert f"{p99 / 100:.2f}" in found.found
 
 
+def test_a_version_of_which_no_size_can_be_compared_does_not_pass() -> None:
+    found = outcome("p99 over the serving", speed=speed(10, sizes=(512, 1024)), serving=speed(10, sizes=()))
+    assert not found.passed
+    assert "not measured" in found.found
+
+
 def test_the_worst_size_counts() -> None:
     uneven = Speed(name="x", timings=(speed(10).timings[0], *speed(10, 20, sizes=(64,)).timings))
     found = outcome("p99 over the serving", speed=uneven, serving=speed(10))
