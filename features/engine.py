@@ -59,6 +59,9 @@ class Changes:
     rooms: dict[str, bytes] = field(default_factory=dict)
 
 
+_NO_COLUMNS: Final = np.empty(0, COLUMNS)
+
+
 @dataclass(slots=True)
 class Batch:
     """A prepared batch. `missing` rows must be loaded and admitted before it is computed."""
@@ -68,6 +71,10 @@ class Batch:
     missing: list[RowKey]
     erased: list[tuple[int, str, Viewer | None]]  # partition, viewer_id, who is to be forgotten
     changed: tuple[NDArray[np.int32], ...] = ()  # slots of the viewers, pairs and rooms that changed
+
+    def forget_events(self) -> None:
+        """Keep only what `changes` asks for: hundreds of batches may wait for their rows to be written."""
+        self.columns, self.missing = _NO_COLUMNS, []
 
 
 def _change(changes: dict[int, Changes], partition: int, viewer_id: str) -> ViewerChange:
@@ -251,7 +258,7 @@ class FeatureEngine:
             *computed,
             changed,
         )
-        batch.changed = tuple(slots[:used] for slots, used in zip(changed, counts.tolist(), strict=True))
+        batch.changed = tuple(slots[:used].copy() for slots, used in zip(changed, counts.tolist(), strict=True))
         for room in map(cache.rooms.owners.__getitem__, batch.changed[2].tolist()):
             if room is not None:
                 self._dirty.add(room)

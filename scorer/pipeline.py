@@ -164,6 +164,7 @@ class Pipeline:
             "features": (features_ms - loaded_ms) / 1000,
         }
         wanted: NDArray[np.bool_] = batch.columns["viewer"] >= 0  # neither about a room alone nor an erasure
+        batch.forget_events()
         if self._score_on is not None:
             wanted &= np.array([event.type in self._score_on for event in decoded.events], np.bool_)
         self._decide(work, index, wanted, computed.status)
