@@ -140,9 +140,13 @@ class Cache:
             self.free_viewer(viewer)
         while len(self.pairs) > self._pair_capacity:
             pair = self.pairs.oldest()
-            if pair is None or not self._is_durable(pair[0][0].partition, pair[1]):
+            if pair is None:
                 break
             viewer, streamer = pair[0]
+            # One that nothing changed may be of a viewer just erased: until that is durable, the store has another.
+            changed = max(pair[1], int(self.viewers.touched[viewer.slot]))
+            if not self._is_durable(viewer.partition, changed):
+                break
             self.pairs.give_back(viewer.pairs.pop(streamer))
             viewer.complete = False
         while len(self.rooms) > self._room_capacity:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from features.engine import Changes, FeatureEngine, RowKey
+from features.engine import Batch, Changes, FeatureEngine, RowKey
 from features.events import Event
 
 
@@ -67,17 +67,22 @@ def engine_of(partitions: int, capacity: int = 64) -> FeatureEngine:
     return engine
 
 
-def run_batch(engine: FeatureEngine, rows: Rows, records: Sequence[Record], *, durable: bool = True) -> Lines:
-    """Take one batch through the engine, its changes into the store."""
+def take(engine: FeatureEngine, rows: Rows, records: Sequence[Record]) -> tuple[Batch, Lines]:
+    """Take one batch through the engine; the store is not told yet."""
     events, partitions, broker = zip(*records, strict=True)
     batch = engine.prepare(events, partitions, broker)
     engine.admit(batch.missing, rows.load(batch.missing))
-    computed = engine.compute(batch)
+    return batch, Lines(*engine.compute(batch))
+
+
+def run_batch(engine: FeatureEngine, rows: Rows, records: Sequence[Record], *, durable: bool = True) -> Lines:
+    """Take one batch through the engine, its changes into the store."""
+    batch, lines = take(engine, rows, records)
     rows.write(engine.changes(batch))
     if durable:
-        for partition in set(partitions):
+        for partition in {record.partition for record in records}:
             engine.release(partition, batch.sequence)
-    return Lines(*computed)
+    return lines
 
 
 def join(parts: Sequence[Lines]) -> Lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.engine import FeatureEngine, RowKey
+from features.engine import Batch, FeatureEngine, RowKey
 from features.events import Event
 from features.kernel import DUPLICATE, FRESH
-from tests.features.harness import Lines, Record, Rows, assert_same, engine_of, join, run_batch
+from tests.features.harness import Lines, Record, Rows, assert_same, engine_of, join, run_batch, take
 from tests.features.oracle import Oracle
 from tests.features.traffic import START, random_stream, streams
 
@@ -57,17 +58,29 @@ def test_skewed_traffic_agrees_too(seed: int, skew: float) -> None:
 @THOROUGH
 @given(streams(), st.data())
 def test_a_split_changes_nothing(records: list[Record], data: st.DataObject) -> None:
-    """Between batches rows may go to the store and come back, by eviction, by a restart, or on another machine."""
+    """Between batches rows may go to the store and come back, by eviction, by a restart, or on another machine.
+
+    What several batches changed may wait to be stored, and the store is older meanwhile.
+    """
     cuts = sorted(data.draw(st.sets(st.integers(0, len(records)), max_size=6)) | {0, len(records)})
     engine, rows, parts = engine_of(2, capacity=data.draw(st.sampled_from((1, 2, 64)))), Rows(), []
+    waiting: list[Batch] = []
     for start, stop in pairwise(cuts):
-        what = data.draw(st.sampled_from(("go on", "forget", "move")))
+        batch, lines = take(engine, rows, records[start:stop])
+        parts.append(lines)
+        waiting.append(batch)
+        what = data.draw(st.sampled_from(("go on", "store", "forget", "move")))
+        if what == "go on" and stop < len(records):
+            continue
+        rows.write(engine.changes(*waiting))
+        for partition in range(2):
+            engine.release(partition, batch.sequence)
+        waiting.clear()
         if what == "forget":
             engine.forget(0)
             engine.open(0)
         elif what == "move":
             engine = engine_of(2)
-        parts.append(run_batch(engine, rows, records[start:stop], durable=data.draw(st.booleans())))
 
     whole = Rows()
     assert_same(join(parts), run_batch(engine_of(2), whole, records))
@@ -99,6 +112,35 @@ def test_eviction_is_exact_and_bounded() -> None:
     assert large.sizes()["viewer"] > 100
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_eviction_is_exact_while_the_store_lags_behind_erasures(seed: int) -> None:
+    rng = random.Random(seed)
+    records = [
+        record
+        if record.event.viewer_id is None or rng.random() > 0.05
+        else record._replace(event=erasure(record.event))
+        for record in random_stream(seed, size=2_000, viewers=30, skew=1.1)
+    ]
+    small, large = engine_of(2, capacity=3), engine_of(2, capacity=10_000)
+    rows, whole = Rows(), Rows()
+    waiting: list[Batch] = []
+    for start in range(0, len(records), 10):
+        chunk = records[start : start + 10]
+        batch, lines = take(small, rows, chunk)
+        assert_same(lines, run_batch(large, whole, chunk))
+        small.take_dirty_shares()
+        waiting.append(batch)
+        if rng.random() < 0.15:
+            rows.write(small.changes(*waiting))
+            waiting.clear()
+            for partition in range(2):
+                small.release(partition, batch.sequence)
+
+
+def erasure(event: Event) -> Event:
+    return Event(event.event_id, "erase", event.event_time_ms, event.room_id, event.streamer_id, event.viewer_id)
+
+
 def test_what_is_not_durable_is_never_evicted() -> None:
     engine, rows = engine_of(1, capacity=2), Rows()
     for number in range(20):
@@ -126,6 +168,24 @@ def test_an_erased_viewer_is_not_read_back_before_the_erasure_is_stored() -> Non
     assert [key for key in after.missing if key.id == "viewer"] == []
     assert engine.changes(batch)[0].viewers["viewer"].erased
     assert engine.changes(batch)[0].viewers["viewer"].row is None
+
+
+def test_no_pair_of_an_erased_viewer_is_read_back_before_the_erasure_is_stored() -> None:
+    """Not even one that came after it and changed nothing, as a reversal of what nobody knows: it may be evicted."""
+    engine, rows = engine_of(1, capacity=1), Rows()
+    run_batch(engine, rows, [comment(0), comment(1)])
+    erase, reversal = (
+        Record(Event(f"{kind}-1", kind, START + 5_000, "room", "streamer", viewer_id="viewer"), 0, START + 5_000)
+        for kind in ("erase", "gift_reversal")
+    )
+    reversal.event.gift_tx_id = "nobody's"
+    crowd = [comment(2, viewer="other", streamer=f"streamer-{number}") for number in range(9)]
+    run_batch(engine, Rows(), [erase, reversal], durable=False)
+    run_batch(engine, rows, crowd, durable=False)
+
+    later = engine.prepare([comment(3).event], [0], [START])
+
+    assert [key for key in later.missing if key.id == "viewer"] == []
 
 
 def test_an_erasure_reaches_the_store_with_what_follows_it() -> None:
