@@ -158,7 +158,7 @@ class Recording:
         """Open and check it; raises RecordingError in words."""
         self.path = path
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path, pre_buffer=False)  # it would keep all that it has read ahead
             schema = self._file.schema_arrow
         except FileNotFoundError as error:
             raise RecordingError(f"There is no file {path}.") from error

@@ -86,6 +86,6 @@ class Told(MemoryStore):
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, bytes]]:
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(_READ):
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)

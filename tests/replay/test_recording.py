@@ -1,5 +1,6 @@
 """What is written comes back, in order, and a file that is no recording is refused in words."""
 
+import random
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,17 @@ def test_written_and_read_in_row_groups(tmp_path: Path) -> None:
         sizes = [len(batch) for batch in recording.batches(10_000)]
     assert max(sizes) <= 10_000
     assert read(path, 777) == records
+
+
+def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    with Writer(tmp_path / "r.parquet", source="a test") as writer:
+        for _ in range(4):
+            writer.write([FULL._replace(value=rng.randbytes(99)) for _ in range(ROW_GROUP)])
+    with Recording(tmp_path / "r.parquet") as recording:
+        before = pa.total_allocated_bytes()
+        held = [pa.total_allocated_bytes() - before for _ in recording.columns(8_192)]
+    assert max(held) < 0.7 * (tmp_path / "r.parquet").stat().st_size
 
 
 def test_nothing_is_left_of_a_recording_that_failed(tmp_path: Path) -> None:
