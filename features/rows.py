@@ -53,7 +53,6 @@ LONG_KINDS: Final = ("events", "tips", "subs", "visits")
 EVENTS, COMMENTS, SOCIAL, INTENT, TIPS, SUBS, FREE, VISITS = range(8)
 NEWCOMERS: Final = FREE
 LONG_EVENTS, LONG_TIPS, LONG_SUBS, LONG_VISITS = range(4)
-LONG_OF_KIND: Final = tuple(LONG_KINDS.index(kind) if kind in LONG_KINDS else -1 for kind in KINDS)
 
 # Codes of event types: 0 is none, then the contract's order, and last the gift that costs nothing.
 TYPE_CODE: Final = {name: code for code, name in enumerate(EVENT_TYPES, start=1)}
