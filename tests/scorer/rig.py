@@ -332,3 +332,28 @@ async def expected_rows(log: Log, partition: int) -> tuple[dict[str, dict[str, b
     await member.until(partition, len(log.records[partition]))
     await member.end()
     return member.store.rows(partition)
+
+
+def filled(n: int, partitions: int = 1) -> Log:
+    """A topic with n records in each partition, of five viewers in two rooms."""
+    log = Log(partitions)
+    for partition in range(partitions):
+        log.records[partition] = [say(i, f"v{i % 5}", f"r{i % 2}") for i in range(n)]
+    return log
+
+
+async def claimed(ownership: Ownership) -> None:
+    """Wait until no claim is under way."""
+    async with asyncio.timeout(10):
+        while ownership.claiming:
+            await asyncio.wait(list(ownership.claiming.values()))
+            await asyncio.sleep(0)
+
+
+async def assigned(member: Member, *partitions: int) -> None:
+    member.ownership.assigned(partitions)
+    await claimed(member.ownership)
+
+
+def member_of(log: Log, store: FaultyStore | None = None, **options: object) -> Member:
+    return Member(log, store or FaultyStore(), ListSink(), **options)  # type: ignore[arg-type]
