@@ -136,10 +136,11 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _supervise(arguments: argparse.Namespace, config: Config) -> int:
-    from scorer.supervisor import Supervisor, Worker, free_ports
+    from scorer.ports import free_port
+    from scorer.supervisor import Supervisor, Worker
 
     count, port = arguments.workers, config.server.port
-    ports = range(port + 1, port + 1 + count) if port else free_ports("127.0.0.1", count)
+    ports = range(port + 1, port + 1 + count) if port else [free_port() for _ in range(count)]
     command = [sys.executable, "-m", "scorer.cli", "serve"]
     if arguments.config is not None:
         command += ["--config", str(arguments.config)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -179,15 +178,6 @@ class Supervisor:
         """Return each worker's page, all asked at once so that one that hangs costs its own patience only."""
         with ThreadPoolExecutor(len(self._workers)) as pool:
             return list(pool.map(lambda worker: _fetch(worker.port, path), self._workers))
-
-
-def free_ports(host: str, count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    sockets = [socket.create_server((host, 0)) for _ in range(count)]
-    ports = [int(held.getsockname()[1]) for held in sockets]
-    for held in sockets:
-        held.close()
-    return ports
 
 
 def _fetch(port: int, path: str) -> Page:

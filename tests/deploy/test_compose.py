@@ -16,7 +16,7 @@ from scorer import check, config
 from scorer.config import Kafka, Redis
 from scorer.embedded.child import Child
 from scorer.embedded.redis import binary
-from scorer.supervisor import free_ports
+from scorer.ports import free_port
 from tests.services import redis
 from tests.services.missing import require
 
@@ -97,7 +97,7 @@ def our_redis(tmp_path: Path) -> Iterator[str]:
     require(redis.missing())
     program = binary()
     assert program is not None
-    (port,) = free_ports("127.0.0.1", 1)
+    port = free_port()
     overrides = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
     server = Child([program, str(ROOT / "deploy/redis.conf"), *overrides], log=tmp_path / "log")
     try:

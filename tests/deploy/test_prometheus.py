@@ -20,7 +20,8 @@ import yaml
 from scorer.health import Health
 from scorer.instruments import Counter, Gauge, Histogram
 from scorer.metrics import BatchStats, Metrics, merge
-from scorer.supervisor import Supervisor, free_ports
+from scorer.ports import free_port
+from scorer.supervisor import Supervisor
 from scorer.web import WebServer
 from tests.services.missing import require
 
@@ -126,7 +127,7 @@ def prometheus(tmp_path: Path) -> Iterator[str]:
         settings["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{server.port}"]}]
         file = tmp_path / "prometheus.yml"
         file.write_text(yaml.safe_dump(settings))
-        (port,) = free_ports("127.0.0.1", 1)
+        port = free_port()
         with (tmp_path / "log").open("w") as log:
             process = subprocess.Popen(
                 [

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from scorer.embedded.child import Child
-from scorer.embedded.redis import free_port
+from scorer.ports import free_port
 from tests.faults.member import Trick, Tricks
 from tests.integration.member import Setup
 

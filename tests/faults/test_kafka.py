@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from scorer.embedded.redis import free_port
+from scorer.ports import free_port
 from tests.faults.conftest import KAFKA, Worlds, back
 from tests.faults.member import Trick
 from tests.faults.world import World

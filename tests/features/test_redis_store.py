@@ -14,7 +14,7 @@ from features.engine import Changes, RowKey, ViewerChange
 from features.redis_store import RedisStore, connect
 from features.store import Checkpoint, StoreUnavailable, TornState, Written
 from scorer.check import ACL
-from scorer.embedded.redis import free_port
+from scorer.ports import free_port
 from tests.services import redis
 from tests.services.missing import require
 from tests.services.proxy import Proxy

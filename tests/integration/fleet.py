@@ -22,7 +22,7 @@ from features.events import Event, decode
 from features.kernel import FRESH
 from features.redis_store import RedisStore, connect
 from scorer.embedded.child import Child
-from scorer.embedded.redis import free_port
+from scorer.ports import free_port
 from tests.features.harness import Record, Rows, run_batch
 from tests.integration.member import Setup, first_seen, read_scores, read_topic, record
 

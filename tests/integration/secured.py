@@ -23,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its __init_
 )
 
 from scorer.config import Kafka, Secret
-from scorer.embedded.redis import free_port
+from scorer.ports import free_port
 from tests.services.authority import Authority, Certificate
 from tests.services.kafka import SETTINGS, Broker
 

@@ -17,7 +17,7 @@ from redis.asyncio import Redis as Client
 
 from features.events import Event, encode
 from scorer.embedded.child import Child
-from scorer.embedded.redis import free_port
+from scorer.ports import free_port
 from tests.conftest import Topics
 from tests.integration.member import Setup, make_setup, produce, read_scores, record, serving, until_consumed
 from tests.services import redis

@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from features.redis_admin import RIGHTS
 from scorer import check
 from scorer.config import Config, Redis, Secret
-from scorer.embedded.redis import free_port
+from scorer.ports import free_port
 from tests.conftest import Topics
 from tests.integration.member import make_setup, produce, record, serving, until_consumed
 from tests.integration.test_service import chatter

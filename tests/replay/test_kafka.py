@@ -17,6 +17,7 @@ from replay.simulate import Traffic, simulate
 from replay.simulate.recorded import records
 from scorer.config import Kafka
 from scorer.embedded.kafka import MockCluster
+from scorer.ports import free_port
 from tests.conftest import Topics
 from tests.services.kafka import Broker
 
@@ -149,9 +150,9 @@ async def test_records_that_fill_many_batches_keep_their_order(embedded: Kafka) 
 
 
 @pytest.mark.parametrize("use", [Producer, Reader])
-async def test_no_broker_is_told_in_words(use: Callable[[Kafka, str], Producer | Reader], free_port: int) -> None:
+async def test_no_broker_is_told_in_words(use: Callable[[Kafka, str], Producer | Reader]) -> None:
     with pytest.raises(KafkaAccessError, match="--bootstrap"):
-        async with use(Kafka(bootstrap=f"127.0.0.1:{free_port}"), "events"):
+        async with use(Kafka(bootstrap=f"127.0.0.1:{free_port()}"), "events"):
             pass
 
 
@@ -170,10 +171,3 @@ async def test_refused_records_are_told_in_words(kafka_broker: Broker, kafka_top
     large = [Record(b"k", bytes(5_000), None, None, None, 1_000, None)]
     with pytest.raises(KafkaAccessError, match="did not take all records"):
         await send(kafka, lambda: iter([large]))
-
-
-@pytest.fixture
-def free_port() -> int:
-    from scorer.embedded.redis import free_port as found
-
-    return found()

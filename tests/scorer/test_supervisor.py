@@ -18,7 +18,8 @@ import pytest
 
 from scorer.health import Health
 from scorer.metrics import BatchStats, Metrics
-from scorer.supervisor import Restarts, Supervisor, Worker, free_ports
+from scorer.ports import free_port
+from scorer.supervisor import Restarts, Supervisor, Worker
 from scorer.web import WebServer
 
 AT_ONCE = Restarts(backoff_s=0.001, backoff_max_s=0.002, give_up_after=3)
@@ -164,7 +165,7 @@ def test_pages_are_those_of_all_workers() -> None:
 
 
 def test_a_worker_that_does_not_answer_is_named() -> None:
-    (port,) = free_ports("127.0.0.1", 1)
+    port = free_port()
     pages = Supervisor([Worker("7", [], port)], grace_s=1).pages()
     answer = pages["/healthz"]()
     assert answer.status == 503
@@ -189,7 +190,7 @@ async def test_a_worker_that_ends_in_the_middle_of_its_answer_is_named() -> None
 
 
 async def test_the_pages_answer_on_the_main_port(tmp_path: Path) -> None:
-    (port,) = free_ports("127.0.0.1", 1)
+    port = free_port()
     supervisor = Supervisor([worker("1", UNTIL_TERM, tmp_path)], grace_s=10)
 
     def fetch() -> int:

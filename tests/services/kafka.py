@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from scorer.embedded.child import Child, ChildError
-from scorer.embedded.redis import free_port
+from scorer.ports import free_port
 
 HERE: Final = Path(__file__).resolve().parent.parent / "kafka"
 LIB: Final = HERE / "lib"

