@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 _STDERR_KEPT: Final = 4000
 _PR_SET_PDEATHSIG: Final = 1
+_SIGNALS: Final = {number.value: number.name for number in signal.Signals}
 
 
 class Ended(NamedTuple):
@@ -29,11 +30,14 @@ class Ended(NamedTuple):
     @property
     def how(self) -> str:
         """The same as half a sentence."""
-        if self.status is None:
-            return "was stopped"
-        if self.status >= 0:
-            return f"ended with status {self.status}"
-        return f"was killed by signal {-self.status} ({signal.Signals(-self.status).name})"
+        return "was stopped" if self.status is None else how_ended(self.status)
+
+
+def how_ended(status: int) -> str:
+    """Return what a process's exit status says, as half a sentence."""
+    if status >= 0:
+        return f"ended with status {status}"
+    return f"was killed by signal {-status} ({_SIGNALS.get(-status, 'a real-time one')})"
 
 
 def converse(

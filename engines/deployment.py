@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, NoReturn, Protocol
+from typing import Final, NamedTuple, NoReturn, Protocol
 
 from engines.background import background
 from engines.ladder import Ladder, Rung
@@ -14,6 +15,8 @@ from engines.lineup import Lineup
 from engines.model import Model, ModelError
 
 log = logging.getLogger(__name__)
+
+_AGAIN_S: Final = 60.0  # what was refused may have been for a passing reason, such as a full GPU
 
 
 class Points(Protocol):
@@ -53,8 +56,13 @@ class Deployment:
         repository: Pointing,
         opens: Callable[[str], Lineup],
         rungs: Callable[[Lineup], Sequence[Rung]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`opens` loads a version, in a thread; raises ModelError. `rungs` makes its rungs, on the loop."""
+        """`opens` loads a version, in a thread; raises ModelError. `rungs` makes its rungs, on the loop.
+
+        `clock` counts seconds.
+        """
         #: The version that answers; None while it is what the ladder began with.
         self.serving: str | None = None
         #: Why the version that the pointer names does not serve; empty if it does.
@@ -67,6 +75,8 @@ class Deployment:
         self._resident: dict[str, _Resident] = {}
         self._first = _Resident(ladder.rungs, ladder.last)
         self._seen: object = None
+        self._clock = clock
+        self._again = 0.0  # when what is refused is tried again
 
     async def run(self, every_s: float) -> NoReturn:
         """Follow the pointer for ever."""
@@ -75,9 +85,12 @@ class Deployment:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Look once and do what the pointer says; what cannot be loaded is refused, in words, and nothing changes."""
+        """Look once and do what the pointer says; what cannot be loaded is refused, in words, and nothing changes.
+
+        It is tried again after a minute, and once the pointer has changed.
+        """
         token = self._repository.token()
-        if token == self._seen:
+        if token == self._seen and not (self.refused and self._clock() >= self._again):
             return
         self._seen = token
         try:
@@ -86,8 +99,10 @@ class Deployment:
                 self._swap(points.serving, await self._loaded(points.serving))
             self.refused = ""
         except ModelError as error:
+            if str(error) != self.refused:
+                log.error("%s goes on serving: %s", self._ladder.best.engine, error)  # noqa: TRY400  no traceback
             self.refused = str(error)
-            log.error("%s goes on serving: %s", self._ladder.best.engine, error)  # noqa: TRY400  a sentence, no traceback
+            self._again = self._clock() + _AGAIN_S
             return
         if points.previous is not None:
             try:

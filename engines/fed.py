@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from engines import files
 from engines.background import background
-from engines.child import environment, own
+from engines.child import environment, how_ended, own
 from engines.manifest import Artifact, Manifest
 from engines.model import BUCKETS, ModelError, Scores, check_inputs, check_scores
 from engines.owner import ANSWER, BATCH, MOST, PROTOCOL, About, Hello, Order
@@ -342,10 +342,9 @@ def _start(path: Path, request: bytes, owner: tuple[str, ...]) -> None:
             f"The engine was not loaded and tested within {_LOAD_S:.0f} s. Look at the GPU with nvidia-smi: another "
             "process may fill it, or the driver may hang."
         )
-    how = f"was killed by signal {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     raise ModelError(
-        f"The engine may not serve: the process that loaded it {how}; the log has its last words. Build it again with "
-        "--level 3 or lower, or with --precision fp32."
+        f"The engine may not serve: the process that loaded it {how_ended(status)}; the log has its last words. "
+        "Build it again with --level 3 or lower, or with --precision fp32."
     )
 
 

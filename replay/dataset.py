@@ -21,7 +21,7 @@ import numpy as np
 from engines.ladder import Ladder
 from engines.manifest import read_manifest
 from engines.prior import PriorModel
-from engines.train.dataset import Facts, Rows, ShardWriter, concatenate
+from engines.train.dataset import Facts, Rows, ShardWriter, begin, concatenate
 from features.catalogue import FEATURES, HISTORY_LENGTH, N_CHANNELS, fingerprint
 from features.engine import warm_up
 from features.rows import FREE_GIFT
@@ -135,13 +135,11 @@ def write_dataset(
         )
         for number in sorted(numbers)
     ]  # fmt: skip
+    begin(folder, facts, [each.name for each in parts])
     results: list[Written] = []
     try:
         if len(parts) > 1:
-            try:
-                (folder / _TOLD).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise RecordingError(f"{folder} cannot be written to: {error.strerror}.") from error
+            (folder / _TOLD).mkdir(exist_ok=True)
             for events in (map_ or map)(_tell, parts):
                 advance(events)
         if map_ is None:
@@ -217,7 +215,7 @@ class _Rows:
         self._tips = tips
         self._last_ms = end_ms - 1000 * HORIZONS_S[-1]  # of what follows later events, the recording does not tell all
         self._shard_rows = part.shard_rows
-        self._writer = ShardWriter(part.folder, part.facts, part=part.name)
+        self._writer = ShardWriter(part.folder, part=part.name)
         self._rng = np.random.default_rng((part.sampling.seed, part.partition))
         self._kept: list[Rows] = []
         self._waiting = 0
@@ -257,9 +255,10 @@ class _Rows:
             self._write(self._shard_rows)
 
     def end(self) -> None:
-        """Write what is left."""
+        """Write what is left; the part is whole."""
         if self._waiting:
             self._write(self._waiting)
+        self._writer.end()
 
     def _write(self, n: int) -> None:
         rows = concatenate(self._kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
@@ -20,6 +21,7 @@ from scorer.kafka.client import options, stop_consumer
 MOST_WAITING: Final = 100_000  # records handed over and not acknowledged, above which the producer asks to wait
 _BATCH_BYTES: Final = 256 * 1024
 _FETCH: Final = 5_000
+_SILENCE_S: Final = 60.0  # the client waits for a broker for ever
 _KNOWN_KEYS: Final = 1 << 20
 
 
@@ -152,10 +154,11 @@ class Range(NamedTuple):
 class Reader:
     """Reads ranges of a topic's partitions outside any consumer group; commits nothing."""
 
-    def __init__(self, config: Kafka, topic: str) -> None:
-        """Remember where from; `async with` connects."""
+    def __init__(self, config: Kafka, topic: str, *, silence_s: float = _SILENCE_S) -> None:
+        """Remember where from; `async with` connects. A read ends if nothing comes for `silence_s`."""
         self._config = config
         self._topic = topic
+        self._silence_s = silence_s
 
     async def __aenter__(self) -> Self:
         """Connect. Raises KafkaAccessError."""
@@ -181,14 +184,20 @@ class Reader:
         await stop_consumer(self._consumer)
 
     async def ranges(self, since_ms: int | None, until_ms: int | None) -> dict[int, Range]:
-        """Find, for each partition, what it holds from one Kafka timestamp to before another, as of now."""
+        """Find, for each partition, what it holds from one Kafka timestamp to before another, as of now.
+
+        Raises KafkaAccessError.
+        """
         partitions = self._partitions
-        begin = await self._consumer.beginning_offsets(partitions)
-        end = await self._consumer.end_offsets(partitions)
-        if since_ms is not None:
-            begin |= await self._at(partitions, since_ms, end)
-        if until_ms is not None:
-            end |= await self._at(partitions, until_ms, end)
+        try:
+            begin = await self._consumer.beginning_offsets(partitions)
+            end = await self._consumer.end_offsets(partitions)
+            if since_ms is not None:
+                begin |= await self._at(partitions, since_ms, end)
+            if until_ms is not None:
+                end |= await self._at(partitions, until_ms, end)
+        except KafkaError as error:
+            raise _unreachable(self._config, self._topic, error) from error
         return {tp.partition: Range(begin[tp], max(begin[tp], end[tp])) for tp in partitions}
 
     async def read(self, ranges: Mapping[int, Range]) -> AsyncIterator[tuple[int, int, list[Record]]]:
@@ -199,23 +208,35 @@ class Reader:
         self._consumer.assign(list(left))  # and nothing is awaited before the seeks, or it looks for committed offsets
         for tp, span in left.items():
             self._consumer.seek(tp, span.first)
+        heard = time.monotonic()
         while left:
-            try:
-                fetched = await self._consumer.getmany(timeout_ms=200, max_records=_FETCH)
-            except KafkaError as error:
-                raise KafkaAccessError(
-                    f"Records of {self._topic} cannot be read: {type(error).__name__}: {error}. If retention has "
-                    "passed the range, remove the folder that ends in .parts and record what is left."
-                ) from error
-            for tp, span in list(left.items()):
-                records = [_record(message) for message in fetched.get(tp, ()) if message.offset < span.end]
-                # The position passes over what is no record: transaction markers, and what compaction removed.
-                reached = await self._consumer.position(tp)
-                if records or reached >= span.end:
-                    yield tp.partition, min(reached, span.end), records
-                if reached >= span.end:
+            for tp, reached, messages in await self._fetch(list(left)):
+                end = left[tp].end
+                records = [_record(message) for message in messages if message.offset < end]
+                if records or reached >= end:
+                    heard = time.monotonic()
+                    yield tp.partition, min(reached, end), records
+                if reached >= end:
                     del left[tp]
                     self._consumer.pause(tp)
+            if time.monotonic() - heard > self._silence_s:
+                raise KafkaAccessError(
+                    f"Nothing has come of {self._topic} for {self._silence_s:g} s. Once Kafka at "
+                    f"{self._config.bootstrap} answers, give the same command again: it goes on from here."
+                )
+
+    async def _fetch(
+        self, partitions: Sequence[TopicPartition]
+    ) -> list[tuple[TopicPartition, int, Sequence[ConsumerRecord[bytes, bytes]]]]:
+        """What came of each partition, and how far it was read: past transaction markers and what compaction took."""
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=200, max_records=_FETCH)
+            return [(tp, await self._consumer.position(tp), fetched.get(tp, ())) for tp in partitions]
+        except KafkaError as error:
+            raise KafkaAccessError(
+                f"Records of {self._topic} cannot be read: {type(error).__name__}: {error}. If retention has "
+                "passed the range, remove the folder that ends in .parts and record what is left."
+            ) from error
 
     async def _at(
         self, partitions: Sequence[TopicPartition], time_ms: int, end: Mapping[TopicPartition, int]

@@ -272,11 +272,8 @@ class Ownership:
                     self._engine.open(partition)
                 self._warm[partition] = _COLD  # unless all goes well
                 if lease.stored != offset:
-                    outcome = await self._first_offset(lease, offset)
-                    if outcome is Written.FENCED:
-                        return
-                    if outcome is not Written.APPLIED:  # emptied, or gone back, since the claim
-                        continue
+                    if await self._first_offset(lease, offset) is not Written.APPLIED:
+                        continue  # claimed by another, emptied, or gone back since: the next claim tells which
                     if claim.offset is not None:
                         self.skipped += offset - claim.offset
                 self.stopped.pop(partition, None)

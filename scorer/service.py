@@ -47,7 +47,7 @@ _T = TypeVar("_T")
 REFERENCE_MODEL = Path(engines.__file__).parent / "models" / "reference"
 _PATIENCE_S = 60.0
 _REPORT_S = 1.0
-_CLOSING_S = 3.0
+_CLOSING_S = 3.0  # for each of four things: a supervisor's patience is to be longer than their sum
 
 
 async def run(config: Config) -> int:
@@ -161,10 +161,9 @@ class Service:
     async def close(self) -> None:
         """Leave the group and let go of everything; bounded, whatever does not answer."""
         self.health.enter("stopped")
-        for close in (self._source.stop, partial(self._sink.stop, 1.0), self._store.close):
+        for close in (self._source.stop, partial(self._sink.stop, 1.0), self._store.close, self.models.close):
             if (error := await within(_CLOSING_S, close())) is not None:
                 log.warning("Closing: %s: %s", type(error).__name__, error)
-        await self.models.close()
         self._server.close()
 
     async def settled(self) -> None:

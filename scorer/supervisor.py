@@ -19,6 +19,7 @@ from http import HTTPStatus
 from http.client import HTTPException
 from typing import Final, NamedTuple
 
+from engines.child import how_ended
 from scorer.instruments import Counter, Gauge
 from scorer.metrics import CONTENT_TYPE, merge
 from scorer.web import Page, Routes, WebServer, verdict
@@ -113,7 +114,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             self._deaths.add(1, worker.name)
-            end = _ending(status)
+            end = how_ended(status)
             if self._clock() - began > self._restarts.quick_s:
                 deaths.clear()
                 row = 0
@@ -189,10 +190,6 @@ def _fetch(port: int, path: str) -> Page:
             return Page(HTTPStatus(refused.code), refused.headers["Content-Type"], refused.read())
     except (OSError, HTTPException) as error:  # the second: it ended in the middle of its answer
         return Page(HTTPStatus.BAD_GATEWAY, "text/plain", f"does not answer on port {port} ({error})".encode())
-
-
-def _ending(status: int) -> str:
-    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

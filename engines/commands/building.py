@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 from rich.table import Table
@@ -156,6 +157,8 @@ def _verify(options: argparse.Namespace) -> int:
     energy = None
     if options.energy:
         energy = Plan(seconds=options.energy, grid_g_per_kwh=options.grid, pue=options.pue)
+    out = options.out or folder
+    _try(out)
     with status() as say:
         traffic = read_traffic(options.traffic, read_manifest(folder), progress=say)
         verdict = verify(
@@ -166,8 +169,8 @@ def _verify(options: argparse.Namespace) -> int:
             options=Options(limits, options.runs, energy),
             progress=say,
         )
-    _write_report(options.out or folder, report.markdown(verdict), report.page(verdict))
-    _print(version, verdict, options.out or folder)
+    _write_report(out, report.markdown(verdict), report.page(verdict))
+    _print(version, verdict, out)
     write_verdict(folder, verdict)
     return 0 if verdict.passed else 1
 
@@ -193,13 +196,26 @@ def _exact(repository: Repository, folder: Path) -> Path | None:
     return next((version.folder for version in repository.versions() if fits(version)), None)
 
 
-def _write_report(folder: Path, markdown: str, page: str) -> None:
+def _try(folder: Path) -> None:
+    """Make the folder for the report, before minutes are spent on what could not be kept."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _write_report(folder: Path, markdown: str, page: str) -> None:
+    try:
         (folder / "report.md").write_text(markdown, "utf-8")
         (folder / "report.html").write_text(page, "utf-8")
     except OSError as error:
-        raise ModelError(f"The report cannot be written to {folder} ({error.strerror}). Name another --out.") from error
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> ModelError:
+    return ModelError(f"The report cannot be written to {folder} ({error.strerror}). Name another --out.")
 
 
 def _print(version: str, verdict: Verdict, out: Path) -> None:

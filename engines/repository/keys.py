@@ -78,10 +78,14 @@ def generate(folder: Path) -> SigningKey:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key.private_pem())
-        with (folder / TRUSTED_FILE).open("ab") as file:
-            file.write(key.public_pem())
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(key.private_pem())
+            with (folder / TRUSTED_FILE).open("ab") as file:
+                file.write(key.public_pem())
+        except OSError:
+            path.unlink()  # a key that nobody trusts would only keep the next one from being made
+            raise
     except FileExistsError:
         raise ModelError(
             f"{path} is there already. To change keys, move it away first: what it signed stays trusted as long as its "

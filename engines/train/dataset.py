@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engines.model import ModelError
 
 FACTS_FILE = "dataset.json"
+_UNFINISHED = "unfinished-"  # a file of this name and a part's says that there is more to come
 
 
 class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,21 +62,31 @@ class Rows(NamedTuple):
         return Rows(*columns)
 
 
+def begin(folder: Path, facts: Facts, parts: Sequence[str] = ("0",)) -> None:
+    """Make the folder and mark the parts that are to be written: until all of them are, the set cannot be read.
+
+    Raises ModelError if one of them is there already, finished or not, or if parts with other facts are.
+    """
+    facts_file, encoded = folder / FACTS_FILE, msgspec.json.format(msgspec.json.encode(facts))
+    there = any(any(folder.glob(f"shard-{part}-*")) or (folder / f"{_UNFINISHED}{part}").exists() for part in parts)
+    if there or (facts_file.exists() and facts_file.read_bytes() != encoded):
+        raise ModelError(f"{folder} already holds a training set. Choose another folder or delete this one.")
+    beside = folder / f"{FACTS_FILE}.{parts[0]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in parts:
+            (folder / f"{_UNFINISHED}{part}").touch()
+        beside.write_bytes(encoded)
+        beside.replace(facts_file)  # whole at every moment: those who make other parts may be reading it
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be written to ({error.strerror}). Name another folder.") from error
+
+
 class ShardWriter:
     """Writes one part of a set shard by shard; nothing is held between shards. Parts may be written side by side."""
 
-    def __init__(self, folder: Path, facts: Facts, *, part: str = "0") -> None:
-        """Make the folder; raises ModelError if it holds this part already, or a part with other facts."""
-        facts_file, encoded = folder / FACTS_FILE, msgspec.json.format(msgspec.json.encode(facts))
-        if any(folder.glob(f"shard-{part}-*")) or (facts_file.exists() and facts_file.read_bytes() != encoded):
-            raise ModelError(f"{folder} already holds a training set. Choose another folder or delete this one.")
-        beside = folder / f"{FACTS_FILE}.{part}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(encoded)
-            beside.replace(facts_file)  # whole at every moment: other parts may be reading it
-        except OSError as error:
-            raise ModelError(f"{folder} cannot be written to ({error.strerror}). Name another folder.") from error
+    def __init__(self, folder: Path, *, part: str = "0") -> None:
+        """The part was begun before (see `begin`)."""
         self._folder = folder
         self._part = part
         self._shards = 0
@@ -91,18 +102,27 @@ class ShardWriter:
             raise ModelError(f"{path} cannot be written ({error.strerror or error}). Make the set again.") from error
         self._shards += 1
 
+    def end(self) -> None:
+        """Say that the part is whole."""
+        (self._folder / f"{_UNFINISHED}{self._part}").unlink()
+
 
 def read(folder: Path) -> tuple[Facts, list[Rows]]:
-    """Read a whole set into memory, part by part; raises ModelError if there is none."""
+    """Read a whole set into memory, part by part; raises ModelError if there is none, or only some of it."""
     try:
         facts = msgspec.json.decode((folder / FACTS_FILE).read_bytes(), type=Facts)
     except (OSError, ValueError) as error:  # no JSON, no UTF-8, or of another release
         raise ModelError(f"{folder} is no training set ({error}). Make one with `tipstream-replay dataset`.") from error
+    if any(folder.glob(f"{_UNFINISHED}*")):
+        raise ModelError(
+            f"{folder} is not whole: what makes it is still at it, or ended early. Wait, or delete it and make it "
+            "again with `tipstream-replay dataset`."
+        )
     shards = sorted(folder.glob("shard-*.parquet"))
     if not shards:
         raise ModelError(
-            f"{folder} holds no rows: the run that made it ended early, or its recording covers the "
-            f"{facts.horizons_s[-1]} s after none of its events. Make the set again, of a recording that is longer."
+            f"{folder} holds no rows: its recording covers the {facts.horizons_s[-1]} s after none of its events. Make "
+            "the set again, of a recording that is longer."
         )
     parts = groupby(shards, key=lambda path: path.stem.rpartition("-")[0])
     return facts, [concatenate([_read_shard(path, facts) for path in paths]) for _, paths in parts]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.child import Ended, converse, missing, own
+from engines.child import Ended, converse, how_ended, missing, own
 
 
 def ask(script: str, request: bytes = b"", *, timeout_s: float = 20.0) -> tuple[Ended, list[bytes]]:
@@ -51,6 +51,10 @@ def test_the_last_words_are_the_last_line_of_standard_error() -> None:
 def test_a_crash_is_named_by_its_signal() -> None:
     ended, _ = ask("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     assert ended.how == "was killed by signal 11 (SIGSEGV)"
+
+
+def test_signals_without_a_name_are_told_as_well() -> None:
+    assert how_ended(-40) == "was killed by signal 40 (a real-time one)"
 
 
 def test_a_child_that_never_reads_or_answers_is_stopped_in_time_with_its_own_children() -> None:

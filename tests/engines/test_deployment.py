@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 from engines.deployment import Deployment
 from engines.ladder import Ladder, Rung
@@ -49,7 +50,8 @@ class Shelf:
         self.gate = threading.Event()
         self.gate.set()
         self.ladder = Ladder([], PriorModel(small_models.artifact().manifest))
-        self.deployment = Deployment(self.ladder, self, self.open, self.rungs)
+        self.now = 0.0
+        self.deployment = Deployment(self.ladder, self, self.open, self.rungs, clock=lambda: self.now)
 
     def token(self) -> object:
         return self.points
@@ -125,6 +127,21 @@ async def test_a_version_that_cannot_be_loaded_changes_nothing_and_is_not_tried_
     assert shelf.loaded == ["a", "b"]
     assert await shelf.point("c", "a") == "c"
     assert shelf.deployment.refused == ""
+    await shelf.end()
+
+
+async def test_a_version_refused_for_a_reason_that_passes_serves_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    shelf = Shelf()
+    shelf.broken.add("a")
+    await shelf.point("a")
+    for shelf.now in (59.0, 60.0, 61.0):
+        await shelf.deployment.refresh()
+    assert shelf.loaded == ["a", "a"]
+    assert caplog.text.count("a is broken") == 1
+    shelf.broken.clear()
+    shelf.now = 120.0
+    await shelf.deployment.refresh()
+    assert (shelf.deployment.serving, shelf.deployment.refused) == ("a", "")
     await shelf.end()
 
 

@@ -160,7 +160,7 @@ async def test_a_wrong_password_ends_the_command_with_a_sentence_and_is_not_trie
     assert f"refuses user {USER}" in said
     assert "Traceback" not in said
     assert "wrong" not in said.replace("wrong port", "")
-    assert "died once, at last it exited with status 2" in said
+    assert "died once, at last it ended with status 2" in said
 
 
 @pytest.mark.parametrize(("lacking", "words"), [("events_topic", "read topic events"), ("group", "join group g")])

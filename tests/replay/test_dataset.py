@@ -1,7 +1,7 @@
 """A training set against the scores' own pipeline and labels looked up one by one, wherever its parts were made."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from engines.model import ModelError
 from engines.prior import PriorModel
 from engines.train.dataset import Rows, read
 from features.catalogue import FEATURES, HISTORY_LENGTH, N_CHANNELS, fingerprint
+from replay import dataset
 from replay.dataset import HORIZONS_S, PRIOR_COLUMNS, Map, Sampling, write_dataset
 from replay.offline import Offline
 from replay.outcomes import all_tips
@@ -161,6 +162,25 @@ def test_a_part_is_not_written_twice(recording: Path, tmp_path: Path) -> None:
     write_dataset(recording, tmp_path / "set", sampling=Sampling(0.1))
     with pytest.raises(ModelError, match="already holds a training set"):
         write_dataset(recording, tmp_path / "set", sampling=Sampling(0.1))
+
+
+def test_a_set_whose_maker_failed_half_way_is_not_taken_for_whole(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early, late = halves(recording, tmp_path)
+    whole = dataset._write
+
+    def breaks(part: dataset.Part, advance: Callable[[int], None]) -> dataset.Written:
+        if part.partition == 1:
+            raise RecordingError("It is damaged.")
+        return whole(part, advance)
+
+    monkeypatch.setattr(dataset, "_write", breaks)
+    with pytest.raises(RecordingError):
+        write_dataset(late, tmp_path / "set", after=[early], partitions=3)
+    assert list((tmp_path / "set").glob("shard-0-*"))
+    with pytest.raises(ModelError, match="is not whole"):
+        read(tmp_path / "set")
 
 
 @pytest.mark.parametrize("partitions", [1, 2])

@@ -149,6 +149,20 @@ async def test_records_that_fill_many_batches_keep_their_order(embedded: Kafka) 
     assert [record.value for record in got] == [record.value for record in many]
 
 
+async def test_a_broker_lost_in_the_middle_is_told_in_words(embedded: Kafka, tmp_path: Path) -> None:
+    cluster = MockCluster({"events": 4})
+    kafka = Kafka(bootstrap=cluster.bootstrap, events_topic="events")
+    await send(kafka)
+    async with Reader(kafka, "events", silence_s=0.5) as reader:
+        ranges = await reader.ranges(None, None)
+        cluster.close()
+        with pytest.raises(KafkaAccessError, match=r"Nothing has come of events for 0\.5 s\. Once Kafka at"):
+            async for _ in reader.read(ranges):
+                pass
+        with pytest.raises(KafkaAccessError, match="--bootstrap"):
+            await reader.ranges(None, None)
+
+
 @pytest.mark.parametrize("use", [Producer, Reader])
 async def test_no_broker_is_told_in_words(use: Callable[[Kafka, str], Producer | Reader]) -> None:
     with pytest.raises(KafkaAccessError, match="--bootstrap"):

@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the train extra: pip install 'tipstream[train]'")
 
-from engines.train.dataset import ShardWriter, read
+from engines.train.dataset import read
 from replay import reference
 from replay.dataset import Written
 from replay.reference import main
-from tests.engines.train.made_up import FACTS, made_up
+from tests.engines.train.made_up import FACTS, made_up, write
 
 # Two processes compile the kernel and simulate: minutes on a busy machine.
 pytestmark = [pytest.mark.train, pytest.mark.timeout(300)]
@@ -46,7 +46,7 @@ class NoTraffic:
 
 def test_the_folder_keeps_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     named = (*FACTS.columns[:-2], "viewer_age_first", "pair_age_first")  # as the recipe knows them
-    ShardWriter(tmp_path / "set", msgspec.structs.replace(FACTS, columns=named)).write(made_up(6_000))
+    write(tmp_path / "set", msgspec.structs.replace(FACTS, columns=named), made_up(6_000))
     monkeypatch.setattr(reference, "ProcessPoolExecutor", NoTraffic)
     assert main(["--worlds", "1", "--shards", str(tmp_path / "set"), "--out", str(tmp_path / "model")]) == 0
     kept = {path.name for path in (tmp_path / "model").iterdir()}

@@ -98,6 +98,18 @@ async def test_a_claim_overtaken_by_another_owner_lets_go() -> None:
     assert (member.source.position, member.ownership.leases) == ({}, {})
 
 
+async def test_a_claim_overtaken_by_one_who_should_have_been_gone_is_made_again() -> None:
+    member = member_of(filled(9))
+    async with member.ownership.steady:
+        member.ownership.assigned([0])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        member.store.flush()
+        await member.store.claim(0, 0, "a member of an older generation")
+    await claimed(member.ownership)
+    assert member.source.position == {0: 0}
+
+
 async def test_a_claim_of_an_older_generation_shows_until_the_next_assignment() -> None:
     """Usually that is at once; but a group deleted and made anew counts from one, and then a person is needed."""
     member = member_of(filled(9))

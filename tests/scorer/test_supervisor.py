@@ -92,7 +92,7 @@ async def test_a_worker_that_keeps_dying_ends_all_with_the_reason(
     )
     async with running(supervisor) as task:
         assert await task == 1
-    assert "Worker 1 died 3 times in a row, at last it exited with status 7" in caplog.text
+    assert "Worker 1 died 3 times in a row, at last it ended with status 7" in caplog.text
     assert len(born(tmp_path)) >= 3
     assert not any(psutil.pid_exists(pid) for pid in born(tmp_path))
 

@@ -56,6 +56,16 @@ def test_a_model_that_passes_is_told_of_and_can_be_promoted(bench: Path, capsys:
     assert (newer / "report.html").exists()
 
 
+def test_a_report_that_has_no_place_is_told_before_anything_is_judged(
+    bench: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bench / "file").touch()
+    assert verify(bench, bench / "model", "--out", bench / "file" / "report") == 2
+    assert "Name another --out" in capsys.readouterr().err
+    [version] = Repository(bench / "engines").versions()
+    assert version.verdict is None
+
+
 def test_one_that_does_not_pass_gives_status_1(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (bench / "strict.toml").write_text("p99_us = 0.001\n")
     assert verify(bench, bench / "model", "--limits", bench / "strict.toml") == 1

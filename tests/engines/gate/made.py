@@ -70,7 +70,7 @@ def sample(n: int = 3_000, seed: int = 1) -> Sample:
 
 def shards(folder: Path, *, n: int = 3_000, features: str = small_models.FINGERPRINT, part: str = "0") -> Path:
     """Write the rows of `sample` as a labelled set."""
-    from engines.train.dataset import Facts, Rows, ShardWriter  # PyArrow: a GPU's host may do without
+    from engines.train.dataset import Facts, Rows, ShardWriter, begin  # PyArrow: a GPU's host may do without
 
     rows = sample(n)
     facts = Facts(
@@ -82,7 +82,9 @@ def shards(folder: Path, *, n: int = 3_000, features: str = small_models.FINGERP
         horizons_s=(60, 600),
         source="drawn",
     )
-    ShardWriter(folder, facts, part=part).write(
+    begin(folder, facts, [part])
+    writer = ShardWriter(folder, part=part)
+    writer.write(
         Rows(
             time_ms=np.arange(n),
             features=rows.features,
@@ -93,4 +95,5 @@ def shards(folder: Path, *, n: int = 3_000, features: str = small_models.FINGERP
             latent=np.full(n, np.nan, np.float32),
         )
     )
+    writer.end()
     return folder

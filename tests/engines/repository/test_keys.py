@@ -37,6 +37,13 @@ def test_the_signing_key_is_its_owners_alone_and_never_overwritten(tmp_path: Pat
     assert read_signing_key(tmp_path / SIGNING_FILE).id == key.id
 
 
+def test_a_key_that_could_not_be_made_known_is_not_kept(tmp_path: Path) -> None:
+    (tmp_path / TRUSTED_FILE).mkdir()
+    with pytest.raises(ModelError, match="No keys can be written"):
+        generate(tmp_path)
+    assert not (tmp_path / SIGNING_FILE).exists()
+
+
 def test_a_second_key_is_trusted_beside_the_first(tmp_path: Path) -> None:
     first = generate(tmp_path)
     (tmp_path / SIGNING_FILE).rename(tmp_path / "old.key")

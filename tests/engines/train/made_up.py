@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from engines.train.dataset import Facts, Rows
+from engines.train.dataset import Facts, Rows, ShardWriter, begin
 from engines.train.recipe import Recipe
 from engines.train.run import Label
 
@@ -37,3 +39,11 @@ def made_up(n: int, seed: int = 7) -> Rows:
     amount = np.where(longest, np.exp(rng.normal(5, 1, n) + features[:, 0] / 2), 0).astype(np.int64)
     time_ms = np.sort(rng.integers(0, 10**9, n))
     return Rows(time_ms, features, history, tips, amount, np.ones(n, np.float32), latent.astype(np.float32))
+
+
+def write(folder: Path, facts: Facts, rows: Rows) -> None:
+    """A set of one shard."""
+    begin(folder, facts)
+    writer = ShardWriter(folder)
+    writer.write(rows)
+    writer.end()

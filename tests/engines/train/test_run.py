@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch", reason="needs the train extra: pip install 
 
 from engines.train.card import CARD_FILE  # noqa: E402
 from engines.train.dataset import FACTS_FILE as DATASET_FILE  # noqa: E402
-from engines.train.dataset import ShardWriter, concatenate  # noqa: E402
+from engines.train.dataset import ShardWriter, begin, concatenate  # noqa: E402
 from engines.train.dataset import read as read_set  # noqa: E402
 from engines.train.export import onnx_bytes  # noqa: E402
 from engines.train.fit import fit, predict  # noqa: E402
@@ -25,7 +25,7 @@ from engines.train.log import LOG_FILE, PAGE_FILE  # noqa: E402
 from engines.train.recipe import Recipe  # noqa: E402
 from engines.train.recipe import read as read_recipe  # noqa: E402
 from engines.train.run import split, tiers, train  # noqa: E402
-from tests.engines.train.made_up import FACTS, LABEL, RECIPE, made_up  # noqa: E402
+from tests.engines.train.made_up import FACTS, LABEL, RECIPE, made_up, write  # noqa: E402
 
 pytestmark = pytest.mark.train
 
@@ -34,10 +34,12 @@ pytestmark = pytest.mark.train
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("set")
     rows = made_up(12_000)
+    begin(folder, FACTS, ["0", "1"])
     for part in range(2):
-        writer = ShardWriter(folder, FACTS, part=str(part))
+        writer = ShardWriter(folder, part=str(part))
         for start in range(6_000 * part, 6_000 * (part + 1), 3_000):
             writer.write(rows.where(slice(start, start + 3_000)))
+        writer.end()
     return folder
 
 
@@ -58,7 +60,7 @@ def test_a_set_is_read_as_written(shards: Path) -> None:
 
 def test_a_set_is_not_written_over(shards: Path) -> None:
     with pytest.raises(ModelError, match="already holds a training set"):
-        ShardWriter(shards, FACTS)
+        begin(shards, FACTS)
 
 
 def test_the_graph_computes_what_the_network_does(tmp_path: Path, trained: Path) -> None:
@@ -141,7 +143,7 @@ def test_the_network_that_is_kept_has_seen_all_rows(shards: Path, tmp_path: Path
     late = rows.time_ms >= np.quantile(rows.time_ms, 1 - RECIPE.test)
     news = late & (rows.features[:, 4] > 1.5)  # which means nothing before
     changed = rows._replace(tips=rows.tips | news[:, None], amount_minor=np.where(news, 100, rows.amount_minor))
-    ShardWriter(tmp_path / "set", facts).write(changed)
+    write(tmp_path / "set", facts, changed)
     train(tmp_path / "set", tmp_path / "model", LABEL, RECIPE, lambda _: None)
     model = OnnxModel.load(tmp_path / "model", features=FACTS.features)
     told = [
@@ -175,7 +177,7 @@ def test_a_file_is_no_folder_for_a_model(shards: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_set_is_told_in_words(tmp_path: Path) -> None:
     folder = tmp_path / "set"
-    ShardWriter(folder, FACTS).write(made_up(100))
+    write(folder, FACTS, made_up(100))
     (shard,) = folder.glob("shard-*")
     shard.write_bytes(shard.read_bytes()[:1_000])
     with pytest.raises(ModelError, match=r"is damaged .* Make the set again"):
@@ -188,7 +190,19 @@ def test_a_damaged_set_is_told_in_words(tmp_path: Path) -> None:
         read_set(folder)
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match="cannot be written to"):
-        ShardWriter(tmp_path / "file", FACTS)
+        begin(tmp_path / "file", FACTS)
+
+
+def test_a_set_whose_maker_was_killed_is_not_taken_for_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    begin(folder, FACTS, ["0", "1"])
+    writer = ShardWriter(folder, part="0")
+    writer.write(made_up(100))
+    writer.end()
+    with pytest.raises(ModelError, match="is not whole"):
+        read_set(folder)  # the other part was never begun
+    with pytest.raises(ModelError, match="already holds a training set"):
+        begin(folder, FACTS, ["1"])
 
 
 def test_the_command_trains_from_a_recipe(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
