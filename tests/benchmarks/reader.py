@@ -12,6 +12,7 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
+from scorer.kafka.client import stop_consumer
 from tests.benchmarks.traffic import PROBE, sent_at
 
 POLL_MS: Final = 100
@@ -70,7 +71,7 @@ class Reader:
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        await self._consumer.stop()
+        await stop_consumer(self._consumer)
 
     async def _read(self) -> None:
         while True:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from scorer.kafka.client import stop_consumer
+
 
 async def stream(bootstrap: str, topic: str, partition: int) -> AsyncIterator[Sequence[ConsumerRecord]]:
     """Yield all records in order; what is written meanwhile is left out."""
@@ -22,4 +24,4 @@ async def stream(bootstrap: str, topic: str, partition: int) -> AsyncIterator[Se
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 yield [record for record in records if record.offset < end]
     finally:
-        await consumer.stop()
+        await stop_consumer(consumer)
