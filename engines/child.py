@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from engines.model import ModelError
+
 _STDERR_KEPT: Final = 4000
 _PR_SET_PDEATHSIG: Final = 1
 _SIGNALS: Final = {number.value: number.name for number in signal.Signals}
@@ -52,17 +54,24 @@ def converse(
 
     `heard` gets every line of its standard output, `tick` the seconds since the start, at least once a second. However
     this call ends, an exception included, the process is gone afterwards; what it started goes with it if that is in
-    its group or on a leash.
+    its group or on a leash. Raises ModelError if the command cannot be started.
     """
     began = time.monotonic()
-    with subprocess.Popen(  # noqa: S603  our own modules, run by our own interpreter
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-        start_new_session=True,  # a group of its own, so that all of it can be killed
-    ) as process:
+    try:
+        started = subprocess.Popen(  # noqa: S603  our own modules, run by our own interpreter
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            start_new_session=True,  # a group of its own, so that all of it can be killed
+        )
+    except OSError as error:
+        raise ModelError(
+            f"{command[0]} cannot be started ({error.strerror}). Look at the machine's memory, and at how many "
+            "processes and open files it allows."
+        ) from error
+    with started as process:
         try:
             return _follow(process, request, began, timeout_s, heard, tick)
         finally:

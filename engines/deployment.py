@@ -17,6 +17,8 @@ from engines.model import Model, ModelError
 log = logging.getLogger(__name__)
 
 _AGAIN_S: Final = 60.0  # what was refused may have been for a passing reason, such as a full GPU
+#: The last two are of a machine that is short of processes, threads or descriptors.
+_REFUSALS: Final = (ModelError, OSError, RuntimeError)
 
 
 class Points(Protocol):
@@ -98,7 +100,7 @@ class Deployment:
             if points.serving is not None:
                 self._swap(points.serving, await self._loaded(points.serving))
             self.refused = ""
-        except ModelError as error:
+        except _REFUSALS as error:
             if str(error) != self.refused:
                 log.error("%s goes on serving: %s", self._ladder.best.engine, error)  # noqa: TRY400  no traceback
             self.refused = str(error)
@@ -107,7 +109,7 @@ class Deployment:
         if points.previous is not None:
             try:
                 await self._loaded(points.previous)
-            except ModelError as error:
+            except _REFUSALS as error:
                 log.warning("There will be no quick way back to version %s: %s", points.previous, error)
         await self._retire(keep={self.serving, points.previous})
 

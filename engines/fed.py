@@ -66,6 +66,8 @@ class Link:
     def kill(self) -> None:
         """End the owner, for all of its workers: it hangs, and they wait for nothing."""
         pid, _, _ = struct.unpack("3i", self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if pid <= 0:  # of another PID namespace; 0 would be our own process group
+            return
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
@@ -231,7 +233,7 @@ class FedWorker:
             await asyncio.sleep(_AGAIN_S[min(attempt, len(_AGAIN_S) - 1)])
             try:
                 link = await background(self.model.connect)
-            except ModelError as error:
+            except (ModelError, RuntimeError) as error:  # the latter for want of a thread
                 log.warning("%s is not back: %s", self.model.engine, error)
                 attempt += 1
                 continue
@@ -258,16 +260,16 @@ def feed(
     order = Order(opened.manifest, opened.onnx if isinstance(opened, Artifact) else opened.artifact.onnx, device=device)
     if isinstance(opened, Engine):
         order.facts, order.plan, order.known = opened.facts, opened.plan, pack_known(opened.known)
-    return FedModel(opened, partial(_connect, order, places, folder or _folder(), owner))
+    return FedModel(opened, partial(_connect, order, places, folder, owner))
 
 
-def _connect(order: Order, places: int, folder: Path, owner: tuple[str, ...]) -> Link:
+def _connect(order: Order, places: int, folder: Path | None, owner: tuple[str, ...]) -> Link:
     """Connect to the owner of exactly these bytes; the first to come starts it, and the others wait for that.
 
     Raises ModelError and nothing else: whoever starts an owner again tries on after that.
     """
     try:
-        return _found(order, places, folder, owner)
+        return _found(order, places, folder or _folder(), owner)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ModelError(
             f"The process that runs the engine cannot be started or does not end ({error}). Look at the machine's "

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from engines.child import Ended, converse, how_ended, missing, own
+from engines.model import ModelError
 
 
 def ask(script: str, request: bytes = b"", *, timeout_s: float = 20.0) -> tuple[Ended, list[bytes]]:
@@ -63,7 +64,7 @@ def test_a_child_that_never_reads_or_answers_is_stopped_in_time_with_its_own_chi
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "print(child.pid, flush=True); time.sleep(60)"
     )
-    ended, heard = ask(script, b"x" * 1_000_000, timeout_s=3.0)
+    ended, heard = ask(script, b"x" * 1_000_000, timeout_s=8.0)
     assert ended.status is None
     assert gone(int(heard[0]))
 
@@ -71,6 +72,11 @@ def test_a_child_that_never_reads_or_answers_is_stopped_in_time_with_its_own_chi
 def test_a_child_that_closes_its_pipes_and_goes_on_is_stopped() -> None:
     ended, _ = ask("import os, time; os.closerange(0, 3); time.sleep(60)", timeout_s=1.0)
     assert ended.status is None
+
+
+def test_a_command_that_cannot_be_started_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"missing cannot be started \(No such file or directory\)\. Look at"):
+        converse((str(tmp_path / "missing"),), b"", timeout_s=1.0, heard=lambda line: None)
 
 
 def test_an_exception_here_leaves_nothing_there() -> None:

@@ -45,6 +45,7 @@ class Shelf:
     def __init__(self) -> None:
         self.points = Points()
         self.broken: set[str] = set()
+        self.error: type[Exception] = ModelError
         self.loaded: list[str] = []
         self.models: dict[str, Named] = {}
         self.gate = threading.Event()
@@ -65,7 +66,7 @@ class Shelf:
         self.loaded.append(version)
         self.gate.wait(10)
         if version in self.broken:
-            raise ModelError(f"{version} is broken")
+            raise self.error(f"{version} is broken")
         model = self.models[version] = Named(version)
         return Lineup(version, (Member(model, "full", on_gpu=True),), PriorModel(model.manifest))
 
@@ -130,8 +131,12 @@ async def test_a_version_that_cannot_be_loaded_changes_nothing_and_is_not_tried_
     await shelf.end()
 
 
-async def test_a_version_refused_for_a_reason_that_passes_serves_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ModelError, OSError, RuntimeError])
+async def test_a_version_refused_for_a_reason_that_passes_serves_in_the_end(
+    caplog: pytest.LogCaptureFixture, error: type[Exception]
+) -> None:
     shelf = Shelf()
+    shelf.error = error
     shelf.broken.add("a")
     await shelf.point("a")
     for shelf.now in (59.0, 60.0, 61.0):
@@ -145,8 +150,10 @@ async def test_a_version_refused_for_a_reason_that_passes_serves_in_the_end(capl
     await shelf.end()
 
 
-async def test_a_way_back_that_cannot_be_loaded_does_not_keep_the_version_from_serving() -> None:
+@pytest.mark.parametrize("error", [ModelError, OSError, RuntimeError])
+async def test_a_way_back_that_cannot_be_loaded_does_not_keep_the_version_from_serving(error: type[Exception]) -> None:
     shelf = Shelf()
+    shelf.error = error
     shelf.broken.add("a")
     assert await shelf.point("b", "a") == "b"
     assert shelf.deployment.refused == ""

@@ -7,11 +7,14 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,6 +67,15 @@ async def gone() -> None:
     async with asyncio.timeout(20):
         while any(process.poll() is None for process in fed._started):  # noqa: ASYNC110 -- they end by themselves
             await asyncio.sleep(0.05)
+
+
+async def back(worker: FedWorker) -> None:
+    """Wait until a worker has lost its owner and found another."""
+    async with asyncio.timeout(20):
+        while not worker._lost:  # noqa: ASYNC110 -- it hears of it by itself
+            await asyncio.sleep(0.01)
+        while worker._lost:  # noqa: ASYNC110 -- it comes back by itself
+            await asyncio.sleep(0.01)
 
 
 def sockets(folder: Path) -> list[Path]:
@@ -152,6 +164,39 @@ async def test_an_owner_that_is_killed_is_stood_in_for_and_comes_back(
         assert (await ladder.infer(*rows(4))).mode == "full"
 
 
+async def test_an_owner_comes_back_once_there_is_a_thread_to_start_it_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = threading.Thread.start
+    refused: list[threading.Thread] = []
+
+    def short_of_threads(thread: threading.Thread) -> None:
+        if thread.name == "background" and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(fed, "_AGAIN_S", (0.0,))
+    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))) as (worker,):
+        monkeypatch.setattr(threading.Thread, "start", short_of_threads)
+        (before,) = owners()
+        os.kill(before, signal.SIGKILL)
+        await back(worker)
+        assert "is not back: can't start new thread" in caplog.text
+        assert len((await worker.submit(*rows(8))).value) == 8
+
+
+async def test_an_owner_of_another_pid_namespace_is_left_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))
+    async with feeding(model) as (worker,):
+        unseen = SimpleNamespace(getsockopt=lambda *_: struct.pack("3i", 0, 0, 0))
+        with monkeypatch.context() as there:
+            there.setattr(os, "kill", lambda pid, _: pytest.fail(f"it would kill {pid}"))
+            there.setattr(model.link, "connection", unseen)
+            model.link.kill()
+        assert len((await worker.submit(*rows(8))).value) == 8
+
+
 async def test_an_owner_that_hangs_is_ended_and_comes_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fed, "_AGAIN_S", (0.0,))
     async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))) as (worker,):
@@ -192,6 +237,15 @@ def test_an_owner_that_cannot_be_started_is_said_in_words(folder: Path) -> None:
         feed(ARTIFACT, folder=folder, owner=(str(folder / "missing"),))
     with pytest.raises(ModelError, match="cannot be started"):
         feed(ARTIFACT, folder=folder / "missing")
+
+
+def test_a_temporary_folder_that_cannot_be_used_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / f"tipstream-{os.getuid()}").touch()
+    with pytest.raises(ModelError, match=r"cannot be started .*Look at the machine's .* temporary folder"):
+        feed(ARTIFACT)
 
 
 def test_a_model_that_cannot_be_loaded_is_said_in_its_owners_words(folder: Path) -> None:
