@@ -9,7 +9,7 @@ import heapq
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -29,7 +29,7 @@ class _Plan(msgspec.Struct, frozen=True):
 
 
 class _Time(msgspec.Struct):
-    event_time_ms: int | None = None
+    event_time_ms: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None  # what the column holds
 
 
 _time = msgspec.json.Decoder(_Time).decode

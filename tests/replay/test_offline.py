@@ -1,5 +1,6 @@
 """A pass over a recording: what is scored, as which row, and that neither batch size nor packing changes a score."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,23 @@ async def test_neither_batches_nor_packing_change_a_feature(simulated: Path, pri
     assert whole.keys() == tight.keys()
     for event_id, line in whole.items():
         np.testing.assert_array_equal(line, tight[event_id], err_msg=event_id)
+
+
+async def test_a_pass_ends_where_it_is_cancelled(simulated: Path, prior: Model) -> None:
+    """As Ctrl-C does it."""
+    run, batches = Offline(Ladder([], prior), batch=64), 0
+
+    async def cancelled_at_once() -> None:
+        nonlocal batches
+        with Recording(simulated) as source:
+            async for _ in run.read(source):
+                batches += 1
+                task.cancel()
+
+    task = asyncio.create_task(cancelled_at_once())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert batches == 1
 
 
 async def test_several_partitions_change_only_what_is_known_of_rooms(simulated: Path, prior: Model) -> None:
