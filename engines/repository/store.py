@@ -128,7 +128,10 @@ class Repository:
         return (self.folder(version) / SEAL_FILE).exists()
 
     def add(self, source: Path) -> str:
-        """Copy a model's or engine's folder in, whole or not at all, and return its id; raises ModelError."""
+        """Copy a model's or engine's folder in, whole or not at all, and return its id; raises ModelError.
+
+        Of one that is there already only a verdict and a seal are taken, where it has none.
+        """
         wanted = contents(source)
         version = _id(source, wanted)
         with self._writing():
@@ -139,6 +142,9 @@ class Repository:
                         f"{folder} was built from the same model and settings as {source}, but is another build. "
                         "Clear it away first (`tipstream-engine gc`), or go on with it."
                     )
+                for name in (VERDICT_FILE, SEAL_FILE):  # it may have been judged and signed since it was copied
+                    if (source / name).exists() and not (folder / name).exists():
+                        files.replace(folder / name, (source / name).read_bytes())
                 return version
             new = self.root / f"{_NEW}{version}"
             shutil.rmtree(new, ignore_errors=True)  # what a killed copy left; the lock says that none is under way
@@ -182,12 +188,12 @@ class Repository:
         return changed
 
     def rollback(self, reason: str = "") -> Pointer:
-        """Have the previous version serve again; raises ModelError if there is none."""
+        """Have the previous version serve again; raises ModelError if there is none, or if it was changed."""
         with self._writing():
             current = self.pointer()
             changed = current.rolled_back(reason)
             assert changed.serving is not None
-            self.seal(changed.serving)
+            self._vouched(changed.serving)
             pointer.write(self.root, changed)
         return changed
 
@@ -238,13 +244,22 @@ class Repository:
     def _objection(self, version: str) -> str | None:
         """Return what speaks against a version, its seal or the gate's latest verdict; None for nothing."""
         try:
-            signed = self.seal(version)
+            signed = self._vouched(version)
         except ModelError as error:
             return str(error)
-        found, verdict = contents(self.folder(version)), read_verdict(self.folder(version))
-        if signed.files != found:
-            return f"Version {version} was changed after it was signed: copy it from its origin, or verify it again."
-        return None if verdict is None or verdict.passed else _refusal(version, verdict, found)
+        verdict = read_verdict(self.folder(version))
+        if verdict is None or verdict.passed or signed.forced:
+            return None
+        return _refusal(version, verdict, signed.files)
+
+    def _vouched(self, version: str) -> Seal:
+        """Return a version's seal once every byte was checked against it; raises ModelError."""
+        signed = self.seal(version)
+        if signed.files != contents(self.folder(version)):
+            raise ModelError(
+                f"Version {version} was changed after it was signed: copy it from its origin, or verify it again."
+            )
+        return signed
 
     def _trusted_keys(self) -> TrustedKeys:
         if self._trusted is None:

@@ -84,6 +84,31 @@ def test_a_signed_version_is_promoted_where_there_is_no_signing_key(shop: Shop, 
     assert there.pointer().serving == version
 
 
+def test_what_was_forced_where_the_key_is_may_serve_where_it_is_not(shop: Shop, tmp_path: Path) -> None:
+    version = shop.model(passed=False)
+    shop.repository.sign(version, shop.key, force="a hotfix")
+    there = Repository(tmp_path / "elsewhere", tmp_path / "keys" / TRUSTED_FILE)
+    there.add(shop.repository.folder(version))
+    assert there.promote(version).serving == version
+    assert there.seal(version).forced == "a hotfix"
+
+
+def test_a_verdict_and_a_seal_that_came_later_are_taken_over(shop: Shop, tmp_path: Path) -> None:
+    version = shop.model()
+    origin = shop.repository.folder(version)
+    there = Repository(tmp_path / "elsewhere", tmp_path / "keys" / TRUSTED_FILE)
+    there.add(origin)
+    small_engines.judged(origin)
+    shop.repository.sign(version, shop.key)
+    assert there.add(origin) == version
+    assert there.promote(version).serving == version
+    assert there.version(version).verdict == shop.repository.version(version).verdict
+    kept = there.seal(version)
+    shop.repository.sign(version, generate(tmp_path / "stranger"))
+    there.add(origin)
+    assert there.seal(version) == kept, "one that is there is not replaced"
+
+
 def test_a_stranger_s_signature_is_refused(shop: Shop, tmp_path: Path) -> None:
     version = shop.model(passed=True)
     stranger = generate(tmp_path / "stranger")
@@ -162,6 +187,16 @@ def test_nobody_goes_back_to_a_version_whose_seal_is_gone(shop: Shop) -> None:
         shop.repository.promote(version, shop.key)
     (shop.repository.folder(first) / "seal").unlink()
     with pytest.raises(ModelError, match="is not signed"):
+        shop.repository.rollback()
+    assert shop.repository.pointer().serving == second
+
+
+def test_nobody_goes_back_to_a_version_that_was_changed(shop: Shop) -> None:
+    first, second = shop.model(passed=True), shop.model(passed=True)
+    for version in (first, second):
+        shop.repository.promote(version, shop.key)
+    (shop.repository.folder(first) / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(ModelError, match=f"Version {first} was changed after it was signed"):
         shop.repository.rollback()
     assert shop.repository.pointer().serving == second
 
