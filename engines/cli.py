@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -28,7 +29,7 @@ exit status: 0 done, or passed the gate; 1 did not pass the gate; 2 could not be
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it went well, 1 if the gate said no, 2 with a sentence if it could not be done."""
+    """Run one command; 0 if it went well, 1 if the gate said no, 2 with a sentence if it could not; 130 on Ctrl-C."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int | None] = options.run
     try:
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModelError as error:
         print(f"tipstream-engine {options.command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _parser() -> argparse.ArgumentParser:

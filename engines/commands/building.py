@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Final
 
 from rich.table import Table
+from rich.text import Text
 
+from engines import files
 from engines.commands.numbers import amount, ascending, positive
 from engines.commands.releasing import add_repository, name_version
-from engines.commands.tables import show, status
+from engines.commands.tables import add, show, status
 from engines.gate.energy import Plan
 from engines.gate.limits import Limits, read_limits
 from engines.gate.verdict import Verdict, write_verdict
@@ -158,7 +161,8 @@ def _verify(options: argparse.Namespace) -> int:
     if options.energy:
         energy = Plan(seconds=options.energy, grid_g_per_kwh=options.grid, pue=options.pue)
     out = options.out or folder
-    _try(out)
+    _try(folder, files.why)  # for the verdict
+    _try(out, _unwritable)
     with status() as say:
         traffic = read_traffic(options.traffic, read_manifest(folder), progress=say)
         verdict = verify(
@@ -196,14 +200,14 @@ def _exact(repository: Repository, folder: Path) -> Path | None:
     return next((version.folder for version in repository.versions() if fits(version)), None)
 
 
-def _try(folder: Path) -> None:
-    """Make the folder for the report, before minutes are spent on what could not be kept."""
+def _try(folder: Path, why: Callable[[Path, OSError], str]) -> None:
+    """Make a folder that can be written to, before minutes are spent on what could not be kept."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise ModelError(why(folder, error)) from error
 
 
 def _write_report(folder: Path, markdown: str, page: str) -> None:
@@ -211,17 +215,17 @@ def _write_report(folder: Path, markdown: str, page: str) -> None:
         (folder / "report.md").write_text(markdown, "utf-8")
         (folder / "report.html").write_text(page, "utf-8")
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise ModelError(_unwritable(folder, error)) from error
 
 
-def _unwritable(folder: Path, error: OSError) -> ModelError:
-    return ModelError(f"The report cannot be written to {folder} ({error.strerror}). Name another --out.")
+def _unwritable(folder: Path, error: OSError) -> str:
+    return f"The report cannot be written to {folder} ({error.strerror}). Name another --out."
 
 
 def _print(version: str, verdict: Verdict, out: Path) -> None:
-    table = Table("check", "found", "limit", "", title=verdict.subject)
+    table = Table("check", "found", "limit", "", title=Text(verdict.subject, "table.title"))
     for check in verdict.checks:
-        table.add_row(check.name, check.found, check.limit, "passed" if check.passed else "[bold red]FAILED[/]")
+        add(table, check.name, check.found, check.limit, "passed" if check.passed else Text("FAILED", "bold red"))
     show(table)
     failed = sum(not check.passed for check in verdict.checks)
     outcome = f"did not pass the gate: {failed} of {len(verdict.checks)} checks failed" if failed else "passed the gate"

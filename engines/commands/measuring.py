@@ -11,7 +11,7 @@ from rich.table import Table
 
 from engines.commands.numbers import positive
 from engines.commands.releasing import add_repository
-from engines.commands.tables import show, status
+from engines.commands.tables import add, show, status
 from engines.gate.verdict import Speed
 from engines.manifest import read_manifest
 from engines.repository.store import Repository
@@ -69,5 +69,5 @@ def _table(speeds: tuple[Speed, ...]) -> Table:
             for each in speed.timings:
                 if each.size == timing.size:
                     figures = f"{each.p50_us:,.1f}", f"{each.p99_us:,.1f}", f"{each.per_second:,.0f}"
-                    table.add_row(f"{each.size:,}", speed.name, *figures)
+                    add(table, f"{each.size:,}", speed.name, *figures)
     return table

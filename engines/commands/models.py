@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from engines.commands.tables import show
+from engines.commands.tables import add, show
 from engines.folder import is_engine
 from engines.gate.verdict import read_verdict
 from engines.manifest import Manifest, read_manifest
@@ -55,20 +55,20 @@ def _train(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     manifest = read_manifest(options.folder)
     table = Table(show_header=False)
-    table.add_row("model", f"{manifest.name} {manifest.version}, created {manifest.created}")
-    table.add_row("trained on", manifest.trained_on)
-    table.add_row("features", f"{manifest.n_features}, catalogue {manifest.features}")
-    table.add_row("history", f"{manifest.history[0]} events x {manifest.history[1]} channels")
-    table.add_row("horizons", ", ".join(f"{seconds} s" for seconds in manifest.horizons_s))
-    table.add_row("tiers", ", ".join(f"{tier.name} from {tier.at_least:.4g}" for tier in manifest.tiers))
-    table.add_row("onnx", manifest.sha256)
+    add(table, "model", f"{manifest.name} {manifest.version}, created {manifest.created}")
+    add(table, "trained on", manifest.trained_on)
+    add(table, "features", f"{manifest.n_features}, catalogue {manifest.features}")
+    add(table, "history", f"{manifest.history[0]} events x {manifest.history[1]} channels")
+    add(table, "horizons", ", ".join(f"{seconds} s" for seconds in manifest.horizons_s))
+    add(table, "tiers", ", ".join(f"{tier.name} from {tier.at_least:.4g}" for tier in manifest.tiers))
+    add(table, "onnx", manifest.sha256)
     if is_engine(options.folder):
         facts = read_facts(options.folder)
         settings = facts.settings
-        table.add_row("engine", f"{settings.precision} for {facts.gpu}, TensorRT {facts.tensorrt}, {facts.created}")
-        table.add_row("buckets", ", ".join(map(str, settings.buckets)))
+        add(table, "engine", f"{settings.precision} for {facts.gpu}, TensorRT {facts.tensorrt}, {facts.created}")
+        add(table, "buckets", ", ".join(map(str, settings.buckets)))
     verdict = read_verdict(options.folder)
-    table.add_row("gate", "not judged" if verdict is None else _verdict(verdict.passed, verdict.judged))
+    add(table, "gate", "not judged" if verdict is None else _verdict(verdict.passed, verdict.judged))
     show(table)
     _print_figures(manifest)
 
@@ -80,5 +80,5 @@ def _verdict(passed: bool, judged: str) -> str:
 def _print_figures(manifest: Manifest) -> None:
     table = Table("held-out figure", "value")
     for name, value in manifest.metrics.items():
-        table.add_row(name.replace("_", " "), f"{value:.5f}")
+        add(table, name.replace("_", " "), f"{value:.5f}")
     show(table)

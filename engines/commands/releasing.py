@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.table import Table
+from rich.text import Text
 
 from engines.commands.numbers import whole
-from engines.commands.tables import show
+from engines.commands.tables import add, show
 from engines.gate.verdict import Verdict
 from engines.manifest import MANIFEST_FILE
 from engines.model import ModelError
@@ -125,33 +126,37 @@ def _list(options: argparse.Namespace) -> None:
         repository = Repository(folder, options.keys / TRUSTED_FILE)
         current = repository.pointer()
         for version in repository.versions():
-            table.add_row(*_row(repository, current, version))
+            add(table, *_row(repository, current, version))
     show(table)
 
 
-def _row(repository: Repository, current: Pointer, version: Version) -> tuple[str, ...]:
+def _row(repository: Repository, current: Pointer, version: Version) -> tuple[str | Text, ...]:
     manifest, facts = version.manifest, version.facts
-    mark = {current.serving: "[bold green]serving[/]", current.previous: "previous"}.get(version.id, "")
+    marks: dict[str | None, str | Text] = {
+        current.serving: Text("serving", "bold green"),
+        current.previous: "previous",
+    }
     device = f"{facts.gpu.name}, {facts.settings.precision}, TensorRT {facts.tensorrt}" if facts else "CPU"
     pr_auc = f"{manifest.metrics['pr_auc']:.4f}" if "pr_auc" in manifest.metrics else "-"
     made = (facts.created if facts else manifest.created).replace("T", " ").rstrip("Z")[:16]
     name = f"{manifest.name} {manifest.version}"
+    mark = marks.get(version.id, "")
     return mark, version.id, name, made, device, pr_auc, _gate(version.verdict), _signed(repository, version.id)
 
 
-def _gate(verdict: Verdict | None) -> str:
+def _gate(verdict: Verdict | None) -> str | Text:
     if verdict is None:
         return "-"
-    return "passed" if verdict.passed else "[red]failed[/]"
+    return "passed" if verdict.passed else Text("failed", "red")
 
 
-def _signed(repository: Repository, version: str) -> str:
+def _signed(repository: Repository, version: str) -> str | Text:
     if not repository.sealed(version):
         return "-"
     try:
         seal = repository.seal(version)
     except ModelError:
-        return "[red]not trusted[/]"
+        return Text("not trusted", "red")
     return f"forced: {seal.forced}" if seal.forced else "yes"
 
 

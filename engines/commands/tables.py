@@ -9,8 +9,14 @@ from typing import Final
 import rich
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _PIPED_WIDTH: Final = 200
+
+
+def add(table: Table, *cells: str | Text) -> None:
+    """Add a row. Strings are shown as they are: a name or a reason may hold what rich would take for its markup."""
+    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
 def show(table: Table) -> None:
@@ -23,4 +29,4 @@ def show(table: Table) -> None:
 def status() -> Iterator[Callable[[str], None]]:
     """Show what is being done, in a line that goes away."""
     with rich.get_console().status("") as line:
-        yield line.update
+        yield lambda doing: line.update(Text(doing))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import pytest
 
@@ -64,6 +67,24 @@ def test_a_report_that_has_no_place_is_told_before_anything_is_judged(
     assert "Name another --out" in capsys.readouterr().err
     [version] = Repository(bench / "engines").versions()
     assert version.verdict is None
+
+
+def test_a_verdict_that_has_no_place_is_told_before_anything_is_judged(
+    bench: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = Repository(bench / "engines")
+    version = repository.add(bench / "model")
+
+    def read_only(dir: Path) -> IO[bytes]:  # root may write anywhere
+        if dir == repository.folder(version):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return TemporaryFile(dir=dir)
+
+    monkeypatch.setattr(building, "TemporaryFile", read_only)
+    assert verify(bench, version, "--out", bench / "report") == 2
+    said = capsys.readouterr()
+    assert f"{version} cannot be written to (Read-only file system). Name a writable folder" in said.err
+    assert "|dp|" not in said.out
 
 
 def test_one_that_does_not_pass_gives_status_1(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:

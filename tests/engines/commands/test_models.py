@@ -43,3 +43,14 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], comma
         main([command, "--help"])
     assert exited.value.code == 0
     assert f"usage: tipstream-engine {command}" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("engines.commands.models.read_manifest", interrupt)
+    assert main(["show", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engines.cli import main
@@ -84,6 +85,18 @@ def test_a_seal_that_nobody_here_trusts_is_shown_as_such(desk: Desk, tmp_path: P
     desk.type("promote", desk.model(1))
     (tmp_path / "keys" / TRUSTED_FILE).unlink()
     assert "not trusted" in desk.type("list")
+
+
+def test_names_and_reasons_are_shown_as_they_are(desk: Desk, tmp_path: Path, capsys: Said) -> None:
+    odd = small_models.artifact()
+    manifest = msgspec.structs.replace(odd.manifest, name="small[/]", trained_on="[bold]all[/bold] :wink: [/]")
+    folder = small_models.write(tmp_path / "odd", odd._replace(manifest=manifest))
+    desk.type("promote", folder, "--force", "[/] hotfix")
+    listed = desk.type("list")
+    assert "forced: [/] hotfix" in listed
+    assert "small[/] 1" in listed
+    assert main(["show", str(folder)]) == 0
+    assert "[bold]all[/bold] :wink: [/]" in capsys.readouterr().out
 
 
 def test_old_versions_are_cleared_away(desk: Desk, tmp_path: Path) -> None:
