@@ -15,11 +15,13 @@ and what made it. Reading and writing hold one row group at a time, however long
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, BinaryIO, Final, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -62,8 +64,20 @@ class Record(NamedTuple):
     event_time_ms: int | None
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in words what keeps a file or folder from being written: RecordingError instead of OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
 class PartialFile:
-    """A Parquet file that appears under its name once it is complete, and of which nothing is left otherwise."""
+    """A Parquet file that appears under its name once it is complete, and of which nothing is left otherwise.
+
+    Until then it is locked: two who write under one name would leave a mixture of both.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema, **options: Any) -> None:
         """Begin it; raises RecordingError."""
@@ -71,33 +85,49 @@ class PartialFile:
             raise RecordingError(f"{path} cannot be written: it is a folder.")
         self._path = path
         self._partial = path.with_name(path.name + ".part")
-        with self._in_words():
-            self._file = pq.ParquetWriter(self._partial, schema, compression="zstd", **options)
+        with writing(path):
+            self._bytes = self._own()
+            self._file = pq.ParquetWriter(self._bytes, schema, compression="zstd", **options)
 
     def write(self, rows: pa.Table) -> None:
         """Write a row group; raises RecordingError."""
-        with self._in_words():
+        with writing(self._path):
             self._file.write_table(rows, row_group_size=rows.num_rows)
 
     def complete(self) -> None:
         """End it and give it its name; raises RecordingError."""
-        with self._in_words():
+        with writing(self._path):
             self._file.close()
+            self._bytes.flush()
             self._partial.replace(self._path)
+            self._bytes.close()
 
     def drop(self) -> None:
         """Remove what there is of it, unless it is complete."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-        with contextlib.suppress(OSError):
-            self._partial.unlink()
+        if self._bytes.closed:  # and what has its name may be another's by now
+            return
+        for end in (self._file.close, self._partial.unlink, self._bytes.close):
+            with contextlib.suppress(OSError):
+                end()
 
-    @contextlib.contextmanager
-    def _in_words(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RecordingError(f"{self._path} cannot be written: {error.strerror or error}.") from error
+    def _own(self) -> BinaryIO:
+        """Open it, locked and empty. Raises OSError, and RecordingError where somebody else writes it."""
+        while True:
+            with contextlib.ExitStack() as stack:
+                file = stack.enter_context(self._partial.open("ab"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    mine = self._partial.stat().st_ino == os.fstat(file.fileno()).st_ino
+                except BlockingIOError as error:
+                    raise RecordingError(
+                        f"{self._path} is being written by another process: wait, or name another file."
+                    ) from error
+                except FileNotFoundError:
+                    mine = False
+                if mine:  # and not what another has just completed, and renamed
+                    file.truncate(0)
+                    stack.pop_all()
+                    return file
 
 
 class Writer:

@@ -1,5 +1,6 @@
 """What is written comes back, in order, and a file that is no recording is refused in words."""
 
+import fcntl
 import random
 import subprocess
 import sys
@@ -93,6 +94,43 @@ def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = write(tmp_path / "r.parquet", [FULL])
     with Writer(path, source="a test") as writer:
         writer.write([BARE])
+        assert read(path) == [FULL]
+    assert read(path) == [BARE]
+
+
+def test_a_file_is_written_by_one_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    with Writer(path, source="a test") as first:
+        first.write([FULL])
+        with pytest.raises(RecordingError, match=r"r\.parquet is being written by another process: wait, or name"):
+            Writer(path, source="a test")
+        first.write([BARE])
+    assert read(path) == [FULL, BARE]
+    assert read(write(path, [BARE])) == [BARE]
+
+
+def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "r.parquet.part").write_bytes(bytes(100_000))
+    assert read(write(tmp_path / "r.parquet", [FULL])) == [FULL]
+    assert [path.name for path in tmp_path.iterdir()] == ["r.parquet"]
+
+
+def test_a_file_that_is_completed_as_the_next_is_begun_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next writer has opened what the first then gives its name."""
+    path, lock = tmp_path / "r.parquet", fcntl.flock
+    first = Writer(path, source="a test")
+    first.write([FULL])
+
+    def meanwhile_completed(file: int, how: int) -> None:
+        monkeypatch.undo()
+        first.__exit__(None, None, None)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", meanwhile_completed)
+    with Writer(path, source="a test") as second:
+        second.write([BARE])
         assert read(path) == [FULL]
     assert read(path) == [BARE]
 
