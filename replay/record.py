@@ -5,6 +5,7 @@ start) and small recordings of one partition each, named by the offsets that the
 merged by Kafka timestamp, each partition keeping its own order, and the folder goes.
 """
 
+import contextlib
 import heapq
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -13,13 +14,16 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
+from engines import files
 from replay.kafka import Range, Reader
-from replay.recording import Record, Recording, RecordingError, Writer
+from replay.recording import Record, Recording, RecordingError, Writer, writing
 from scorer.config import Kafka
 
 PLAN: Final = "plan.json"
+_LOCK: Final = "lock"
 _SUFFIX: Final = ".parquet"
 _PART: Final = 16_384  # records of one partition
+_HELD: Final = 131_072  # records of all of them, at most
 _MERGED: Final = 8_192  # records written at a time
 
 
@@ -57,32 +61,68 @@ async def record(
     RecordingError and KafkaAccessError.
     """
     parts = target.with_name(target.name + ".parts")
-    plan = _resume(parts, topic)
-    async with Reader(config, topic) as reader:
-        if plan is None:
-            found = await reader.ranges(since_ms, until_ms)
-            plan = _Plan(topic, {number: (span.first, span.end) for number, span in found.items()})
-            parts.mkdir(parents=True, exist_ok=True)
-            (parts / PLAN).write_bytes(msgspec.json.encode(plan))
-        reached = {number: _reached(parts, number, span[0]) for number, span in plan.ranges.items()}
-        total = sum(end - first for first, end in plan.ranges.values())
-        progress = Progress(total, sum(reached[number] - span[0] for number, span in plan.ranges.items()))
-        report(progress)
-        held: dict[int, list[Record]] = {number: [] for number in plan.ranges}
-        now = dict(reached)
-        async for number, following, records in reader.read(
-            {number: Range(reached[number], span[1]) for number, span in plan.ranges.items()}
-        ):
-            held[number] += map(_timed, records)
-            progress = progress._replace(done=progress.done + following - now[number])
-            now[number] = following
-            report(progress)
-            if len(held[number]) >= _PART or following >= plan.ranges[number][1]:
-                _write_part(parts, number, reached[number], following, held[number])
-                reached[number], held[number] = following, []
-    n = _merge(parts, plan, target)
-    shutil.rmtree(parts)
+    with _own(parts):
+        plan = _resume(parts, topic)
+        async with Reader(config, topic) as reader:
+            if plan is None:
+                found = await reader.ranges(since_ms, until_ms)
+                plan = _Plan(topic, {number: (span.first, span.end) for number, span in found.items()})
+                with writing(parts):
+                    files.replace(parts / PLAN, msgspec.json.encode(plan))
+            await _collect(reader, parts, plan, report)
+        n = _merge(parts, plan, target)
+        with writing(parts):
+            for number in plan.ranges:
+                for *_, path in _parts(parts, number):
+                    path.unlink()
+            (parts / PLAN).unlink()  # last: parts without it would be taken for those of the next recording
+        shutil.rmtree(parts, ignore_errors=True)
     return n
+
+
+@contextlib.contextmanager
+def _own(parts: Path) -> Iterator[None]:
+    """Make the folder and keep other processes out of it; nothing of it stays if it holds nothing."""
+    with contextlib.ExitStack() as stack:
+        with writing(parts):
+            parts.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(files.locked(parts / _LOCK, wait=False))
+            except BlockingIOError as error:
+                raise RecordingError(f"Another process records into {parts}: wait, or name another file.") from error
+        try:
+            yield
+        finally:
+            if not (parts / PLAN).exists():
+                with contextlib.suppress(OSError):
+                    (parts / _LOCK).unlink()
+                    parts.rmdir()
+
+
+async def _collect(reader: Reader, parts: Path, plan: _Plan, report: Callable[[Progress], None]) -> None:
+    """Write down, part by part, what is not there yet."""
+    reached = {number: _reached(parts, number, span[0]) for number, span in plan.ranges.items()}
+    total = sum(end - first for first, end in plan.ranges.values())
+    progress = Progress(total, sum(reached[number] - span[0] for number, span in plan.ranges.items()))
+    report(progress)
+    held: dict[int, list[Record]] = {number: [] for number in plan.ranges}
+    now = dict(reached)
+
+    def write(number: int) -> None:
+        _write_part(parts, number, reached[number], now[number], held[number])
+        reached[number], held[number] = now[number], []
+
+    async for number, following, records in reader.read(
+        {number: Range(reached[number], span[1]) for number, span in plan.ranges.items()}
+    ):
+        held[number] += map(_timed, records)
+        progress = progress._replace(done=progress.done + following - now[number])
+        now[number] = following
+        report(progress)
+        if len(held[number]) >= _PART or following >= plan.ranges[number][1]:
+            write(number)
+        elif sum(map(len, held.values())) >= _HELD:
+            write(max(held, key=lambda each: len(held[each])))
 
 
 def _resume(parts: Path, topic: str) -> _Plan | None:
@@ -90,7 +130,7 @@ def _resume(parts: Path, topic: str) -> _Plan | None:
         return None
     try:
         plan = msgspec.json.decode((parts / PLAN).read_bytes(), type=_Plan)
-    except ValueError as error:  # no JSON, or no UTF-8
+    except (OSError, ValueError) as error:  # no JSON, or no UTF-8
         raise RecordingError(f"{parts / PLAN} cannot be read ({error}): remove {parts} and record again.") from error
     if plan.topic != topic:
         raise RecordingError(
@@ -119,7 +159,8 @@ def _write_part(parts: Path, number: int, first: int, end: int, records: list[Re
 
 
 def _merge(parts: Path, plan: _Plan, target: Path) -> int:
-    streams = [_in_time(_read(parts, number)) for number in plan.ranges]
+    size = max(1, min(_MERGED, _HELD // max(1, len(plan.ranges))))
+    streams = [_in_time(_read(parts, number, size)) for number in plan.ranges]
     with Writer(target, source=f"topic {plan.topic}", metadata={"topic": plan.topic}) as writer:
         held: list[Record] = []
         for _, _, record in heapq.merge(*streams, key=lambda item: item[:2]):
@@ -131,10 +172,10 @@ def _merge(parts: Path, plan: _Plan, target: Path) -> int:
     return writer.rows
 
 
-def _read(parts: Path, number: int) -> Iterator[Record]:
+def _read(parts: Path, number: int, size: int) -> Iterator[Record]:
     for _, _, path in _parts(parts, number):
         with Recording(path) as part:
-            for batch in part.batches():
+            for batch in part.batches(size):
                 yield from batch
 
 
