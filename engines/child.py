@@ -73,36 +73,49 @@ def converse(
         ) from error
     with started as process:
         try:
-            return _follow(process, request, began, timeout_s, heard, tick)
+            errors = follow(process, request, until=began + timeout_s, heard=heard, tick=lambda at: tick(at - began))
+            if errors is None:
+                return Ended(None, "")
+            try:
+                process.wait(max(timeout_s - (time.monotonic() - began), 0.1))
+            except subprocess.TimeoutExpired:  # it closed its pipes and goes on
+                return Ended(None, "")
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
+    said = errors.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+    return Ended(process.returncode, said[0])
 
 
-def _follow(
+def follow(
     process: subprocess.Popen[bytes],
     request: bytes,
-    began: float,
-    timeout_s: float,
-    heard: Callable[[bytes], None],
-    tick: Callable[[float], None],
-) -> Ended:
+    *,
+    until: float,
+    heard: Callable[[bytes], bool | None],
+    tick: Callable[[float], None] = lambda now: None,
+) -> bytes | None:
+    """Write the request to a process's standard input and hand on the lines of its output, until it closes its pipes.
+
+    It also ends once `heard` returns True. `until` and what `tick` gets are times of `time.monotonic`. Returns the end
+    of what it wrote to standard error, where that is a pipe; None if time ran out.
+    """
     assert process.stdin
     assert process.stdout
-    assert process.stderr
     pipe, rest, errors = process.stdin.fileno(), b"", b""
     unsent = memoryview(request)
     os.set_blocking(pipe, False)  # a child that never reads would hold us for ever
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdin, selectors.EVENT_WRITE)
         selector.register(process.stdout, selectors.EVENT_READ)
-        selector.register(process.stderr, selectors.EVENT_READ)
+        if process.stderr:
+            selector.register(process.stderr, selectors.EVENT_READ)
         while selector.get_map():
-            elapsed = time.monotonic() - began
-            if elapsed > timeout_s:
-                return Ended(None, "")
-            tick(elapsed)
-            for ready, _ in selector.select(timeout=min(1.0, timeout_s - elapsed + 0.001)):
+            now = time.monotonic()
+            if now > until:
+                return None
+            tick(now)
+            for ready, _ in selector.select(timeout=min(1.0, until - now + 0.001)):
                 if ready.fileobj is process.stdin:
                     with contextlib.suppress(BrokenPipeError):  # a child that died says why elsewhere
                         unsent = unsent[os.write(pipe, unsent) :]
@@ -118,14 +131,9 @@ def _follow(
                     errors = (errors + content)[-_STDERR_KEPT:]
                 else:
                     *lines, rest = (rest + content).split(b"\n")
-                    for line in lines:
-                        heard(line)
-        try:
-            process.wait(max(timeout_s - (time.monotonic() - began), 0.1))
-        except subprocess.TimeoutExpired:  # it closed its pipes and goes on
-            return Ended(None, "")
-    said = errors.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-    return Ended(process.returncode, said[0])
+                    if any(map(heard, lines)):
+                        return errors
+    return errors
 
 
 def leash() -> None:

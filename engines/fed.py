@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import selectors
 import signal
 import socket
 import struct
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from engines import files
 from engines.background import background
-from engines.child import environment, how_ended, own
+from engines.child import environment, follow, how_ended, own
 from engines.manifest import Artifact, Manifest
 from engines.model import BUCKETS, ModelError, Scores, check_inputs, check_scores
 from engines.owner import ANSWER, BATCH, MOST, PROTOCOL, About, Hello, Order
@@ -320,26 +319,26 @@ def _start(path: Path, request: bytes, owner: tuple[str, ...]) -> None:
         start_new_session=True,  # a Ctrl-C is for the workers, which hang up once they have finished
     )
     _started.append(process)
+    about: About | None = None
+
+    def heard(line: bytes) -> bool:
+        nonlocal about
+        with contextlib.suppress(ValueError):  # a library that prints
+            about = msgspec.json.decode(line, type=About)
+        return about is not None
+
     assert process.stdin is not None
     assert process.stdout is not None
-    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
-        pipe.write(request)
-    said, until = b"", time.monotonic() + _LOAD_S
-    with process.stdout as output, selectors.DefaultSelector() as selector:
-        selector.register(output, selectors.EVENT_READ)
-        while not said.endswith(b"\n") and selector.select(max(0.0, until - time.monotonic())):
-            if not (content := os.read(output.fileno(), 65536)):
-                break
-            said += content
-    with contextlib.suppress(msgspec.DecodeError):
-        about = msgspec.json.decode(said.splitlines()[-1] if said else b"", type=About)
+    with process.stdin, process.stdout:
+        in_time = follow(process, request, until=time.monotonic() + _LOAD_S, heard=heard) is not None
+    if about is not None:
         if about.error:
             process.wait(_ANSWER_S)
             raise ModelError(about.error)
         return
     process.kill()
     status = process.wait(_ANSWER_S)
-    if time.monotonic() > until:
+    if not in_time:
         raise ModelError(
             f"The engine was not loaded and tested within {_LOAD_S:.0f} s. Look at the GPU with nvidia-smi: another "
             "process may fill it, or the driver may hang."

@@ -67,10 +67,10 @@ class Hello(msgspec.Struct):
     places: int
 
 
-class About(msgspec.Struct):
+class About(msgspec.Struct, forbid_unknown_fields=True):
     """What the owner has loaded; with `error`, why it has not."""
 
-    engine: str = ""
+    engine: str
     buckets: tuple[int, ...] = ()
     max_batch: int = 0
     error: str = ""
@@ -214,7 +214,7 @@ def main() -> int:
     try:
         model = load(order)
     except ModelError as error:
-        _say(About(error=str(error)))
+        _say(About("", error=str(error)))
         return 2
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(path))

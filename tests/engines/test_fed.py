@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -224,12 +225,29 @@ async def test_an_owner_that_hangs_is_ended_and_comes_back(folder: Path, monkeyp
     [
         ("import os; os.kill(os.getpid(), 11)", r"killed by signal 11 \(SIGSEGV\)"),
         ("raise SystemExit(3)", "ended with status 3"),
-        ("print('''{\"error\": \"no such GPU\"}''')", "no such GPU"),
+        ("print('hello'); print('''{\"engine\": \"\", \"error\": \"no such GPU\"}''')", "no such GPU"),
+        ("import os; os.write(1, bytes([255, 10])); print('''{}'''); raise SystemExit(4)", "ended with status 4"),
     ],
 )
 def test_an_engine_that_does_not_load_is_said_in_words(folder: Path, command: str, words: str) -> None:
     with pytest.raises(ModelError, match=words):
         feed(ARTIFACT, folder=folder, owner=(sys.executable, "-c", command))
+
+
+async def test_what_a_library_prints_is_not_taken_for_the_owners_words(folder: Path) -> None:
+    talkative = "from engines import owner; owner._LONELY_S = 0.1; print('hello', flush=True); {}owner.main()"
+    for words in ("", "print('{\"hello\": 1}', flush=True); "):
+        command = (sys.executable, "-c", talkative.format(words))
+        async with feeding(await asyncio.to_thread(partial(feed, ARTIFACT, folder=folder, owner=command))) as (worker,):
+            assert len((await worker.submit(*rows(8))).value) == 8
+
+
+def test_an_owner_that_never_reads_is_given_up_in_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fed, "_LOAD_S", 0.5)
+    larger = ARTIFACT._replace(onnx=bytes(1_000_000))  # than a pipe holds
+    with pytest.raises(ModelError, match=r"was not loaded and tested within \d+ s"):
+        feed(larger, folder=folder, owner=(sys.executable, "-c", "import signal; signal.pause()"))
+    assert not owners()
 
 
 def test_an_owner_that_cannot_be_started_is_said_in_words(folder: Path) -> None:
