@@ -26,7 +26,7 @@ from features.engine import FeatureEngine
 from features.store import Checkpoint, MemoryStore, Written
 from replay.recording import Recording
 from replay.scores import About, ScoreWriter
-from replay.taking import ROOM_MS, Taker, partitions_of
+from replay.taking import ROOM_MS, Taker, Time, partitions_of
 from scorer.batcher import Portion
 from scorer.lanes import Lane, Lanes
 from scorer.lease import Lease
@@ -36,6 +36,7 @@ from scorer.score import published
 
 _T = TypeVar("_T")
 _CUT = 524_288  # records between two cuts of state, at most: the batches between them are remembered
+_LONG = 65_536  # records that a cut waits for the end of an interval, at most
 
 
 class Offline:
@@ -68,7 +69,7 @@ class Offline:
         self._interval = 0
         self.partitions: set[int] = set()
         """Those that the recordings have, taken or not."""
-        self._since_ms = 0
+        self._time = Time()
         self._leases: dict[int, Lease] = {}
         self._engine = FeatureEngine(capacity=cache_viewers)
         self._pipeline = Pipeline(
@@ -103,14 +104,15 @@ class Offline:
         """Take in a recording; yields each batch with its features, before any model is asked."""
         self.partitions |= partitions_of(recording, self._by_key)
         alone = len(self.partitions) == 1
-        taker = Taker(partitions=self._by_key, size=self._batch, alone=alone, only=self._only, since_ms=self._since_ms)
+        taker = Taker(partitions=self._by_key, size=self._batch, alone=alone, only=self._only, since=self._time)
         uncut = 0
         for taken in taker.take(recording):
             next_interval = taken.interval != self._interval
             if next_interval:
                 await self._exchange()
                 self._interval = taken.interval
-            if (self._engine.is_crowded or uncut >= _CUT) and (alone or next_interval):
+            due = self._engine.is_crowded or uncut >= _CUT
+            if due and (alone or next_interval or uncut >= _LONG):
                 await self._save(alone)
                 uncut = 0
             portions = [
@@ -123,7 +125,7 @@ class Offline:
             yield work
             await asyncio.sleep(0)  # lets Ctrl-C in: nothing else here ever waits
             uncut += work.counts["consumed"]
-        self._since_ms = taker.now_ms
+        self._time = taker.time
 
     async def settle(self) -> None:
         """Have everything in `store`."""

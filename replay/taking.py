@@ -22,6 +22,7 @@ from scorer.record import Record
 ROOM_MS: Final = 250
 """How often partitions tell each other of rooms: as `features.room_refresh_ms` has it by default."""
 
+_LEAP_MS: Final = 3_600_000
 _COLUMNS: Final = ("key", "value", "partition", "offset", "headers", "timestamp_ms")
 _CHUNK: Final = 16_384  # records read from the file at once
 
@@ -37,6 +38,15 @@ class Replayed(NamedTuple):
     """What its score goes by; -1 for a record that a recording with header `row` does not name."""
     chance: float
     """True chance of a tip within the longest horizon, where a simulator told it, else NaN."""
+
+
+class Time(NamedTuple):
+    """Record time."""
+
+    now_ms: int = 0
+    """It never goes back."""
+    last_ms: int = 2**63 - 1
+    """Timestamp of the last record; of none, so late that the first one is believed."""
 
 
 class Taken(NamedTuple):
@@ -60,18 +70,26 @@ def partitions_of(recording: Recording, partitions: int) -> set[int]:
 class Taker:
     """Takes batches out of a recording."""
 
-    def __init__(self, *, partitions: int, size: int, alone: bool, only: int | None = None, since_ms: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        partitions: int,
+        size: int,
+        alone: bool,
+        only: int | None = None,
+        since: Time = Time(),  # noqa: B008 -- immutable
+    ) -> None:
         """Records without a partition get one of `partitions` by key.
 
         `alone` says that all are in one partition, to which nobody tells anything; `only` takes the records of one
-        partition and passes over the others, in the same intervals. Record time begins at `since_ms`.
+        partition and passes over the others, in the same intervals. Record time goes on from `since`.
         """
         self._partitions = partitions
         self._size = size
         self._alone = alone
         self._only = only
-        self.now_ms = since_ms
-        """Record time: the latest timestamp so far."""
+        self.time = since
+        """Record time so far: the latest timestamp that is believed."""
 
     def take(self, recording: Recording) -> Iterator[Taken]:
         """Cut a recording into batches."""
@@ -80,8 +98,7 @@ class Taker:
         for batch in recording.columns(_CHUNK, _COLUMNS):
             columns = {name: batch.column(name) for name in batch.schema.names}
             times = columns["timestamp_ms"].to_numpy()
-            clock = np.maximum.accumulate(np.maximum(times, self.now_ms))  # timestamps of several partitions cross
-            self.now_ms = int(clock[-1])
+            clock = self._clock(times)
             keys = columns["key"].to_pylist()
             partition = _partitions(columns["partition"], keys, self._partitions)
             offset = _offsets(columns["offset"], partition, ends)
@@ -103,6 +120,22 @@ class Taker:
                 records = [records[i] for i in mine]
                 partition, interval = partition[mine], interval[mine]
             yield from self._batches(records, partition, interval)
+
+    def _clock(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return record time as of each record, (n,): timestamps of several partitions cross.
+
+        What is more than an hour ahead may be a producer's broken clock: it is believed once two records in a row agree
+        on it. Else record time would stand still until the others have caught up, and with it all that hangs on it.
+        """
+        now, last = self.time
+        clock = np.maximum.accumulate(np.maximum(times, now))
+        if (np.diff(clock, prepend=now) > _LEAP_MS).any():
+            for i, at in enumerate(times.tolist()):
+                believed = at if at <= now + _LEAP_MS else max(min(at, last), now + ROOM_MS)
+                clock[i] = now = max(now, believed)
+                last = at
+        self.time = Time(int(clock[-1]), int(times[-1]))
+        return clock
 
     def _batches(
         self, records: list[Record], partition: NDArray[np.int64], interval: NDArray[np.int64]

@@ -14,6 +14,8 @@ from engines.model import Model
 from engines.prior import PriorModel
 from features.catalogue import FEATURES
 from features.events import Event, encode
+from features.store import Checkpoint, MemoryStore, Written
+from replay import offline
 from replay.offline import Offline, score
 from replay.recording import Record, Recording, RecordingError, Writer
 from replay.scores import Scores
@@ -120,6 +122,30 @@ async def test_neither_batches_nor_packing_change_a_feature(simulated: Path, pri
     assert whole.keys() == tight.keys()
     for event_id, line in whole.items():
         np.testing.assert_array_equal(line, tight[event_id], err_msg=event_id)
+
+
+async def test_time_that_stands_still_does_not_fill_memory(
+    simulated: Path, tmp_path: Path, prior: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Recording(simulated) as source:
+        made = [record for batch in source.batches() for record in batch]
+    ahead = made[0]._replace(timestamp_ms=made[0].timestamp_ms + 365 * 86_400_000)
+    path = recording(tmp_path / "ahead.parquet", [ahead, *made[1:]])
+    monkeypatch.setattr(offline, "_LONG", 500)
+    packed = 0
+
+    class Packing(MemoryStore):
+        async def checkpoint(self, write: Checkpoint) -> Written:
+            nonlocal packed
+            packed += len(write.changes.viewers)
+            return await super().checkpoint(write)
+
+    _, still = await features(path, prior, partitions=3, batch=64, cache_viewers=64, store=Packing())
+    assert packed > 1_000
+    monkeypatch.setattr(offline, "_LONG", len(made))
+    _, kept = await features(path, prior, partitions=3, batch=64)
+    for event_id, line in kept.items():
+        np.testing.assert_array_equal(line, still[event_id], err_msg=event_id)
 
 
 async def test_a_pass_ends_where_it_is_cancelled(simulated: Path, prior: Model) -> None:

@@ -8,6 +8,7 @@ from replay.recording import Record, Recording, RecordingError, Writer
 from replay.taking import ROOM_MS, Replayed, Taken, Taker, partitions_of
 
 T0 = 1_750_000_000_000  # a multiple of ROOM_MS
+YEAR_MS = 365 * 86_400_000
 
 
 def recorded(path: Path, *rows: tuple[int | None, int]) -> Recording:
@@ -47,8 +48,33 @@ def test_record_time_goes_on_from_recording_to_recording(tmp_path: Path) -> None
     with recorded(tmp_path / "a", (0, 1_000)) as early, recorded(tmp_path / "b", (1, 0)) as late:
         first = Taker(partitions=1, size=10, alone=False)
         list(first.take(early))
-        taken = list(Taker(partitions=1, size=10, alone=False, since_ms=first.now_ms).take(late))
+        taken = list(Taker(partitions=1, size=10, alone=False, since=first.time).take(late))
     assert values(taken, 1) == [(4, b"0")]
+
+
+def test_one_clock_that_is_far_ahead_does_not_stop_record_time(tmp_path: Path) -> None:
+    with recorded(tmp_path / "r", (0, 0), (1, 600), (0, YEAR_MS), (1, 700), (0, 1_000)) as recording:
+        taken = list(Taker(partitions=1, size=10, alone=False).take(recording))
+    assert [each.interval - T0 // ROOM_MS for each in taken] == [0, 2, 3, 4]
+
+
+def test_record_time_passes_over_hours_without_a_record(tmp_path: Path) -> None:
+    with recorded(tmp_path / "r", (0, 0), (1, YEAR_MS), (0, YEAR_MS + 10), (0, YEAR_MS + 300)) as recording:
+        taken = list(Taker(partitions=1, size=10, alone=False).take(recording))
+    assert [each.interval - T0 // ROOM_MS for each in taken] == [0, 1, YEAR_MS // ROOM_MS, YEAR_MS // ROOM_MS + 1]
+
+
+def test_wherever_a_recording_is_split_record_time_is_the_same(tmp_path: Path) -> None:
+    rows = [(0, ms) for ms in (0, 300, YEAR_MS, 600, YEAR_MS, YEAR_MS + 9, 900, YEAR_MS + 600, 7 * YEAR_MS)]
+    with recorded(tmp_path / "r", *rows) as recording:
+        whole = [each.interval for each in Taker(partitions=1, size=1, alone=False).take(recording)]
+    assert len(set(whole)) > 4
+    for at in range(1, len(rows)):
+        with recorded(tmp_path / "a", *rows[:at]) as early, recorded(tmp_path / "b", *rows[at:]) as late:
+            first = Taker(partitions=1, size=1, alone=False)
+            found = [each.interval for each in first.take(early)]
+            second = Taker(partitions=1, size=1, alone=False, since=first.time)
+            assert found + [each.interval for each in second.take(late)] == whole
 
 
 def test_partitions_are_those_that_were_read_and_those_to_choose_from(tmp_path: Path) -> None:
