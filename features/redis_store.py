@@ -19,7 +19,7 @@ twice; here retries are off, and after a lost reply the stored offset says wheth
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -50,6 +50,7 @@ _HERE = Path(__file__).parent
 _ROOM_TTL_S = 2 * 86_400  # a broadcast and its longest window, with room to spare
 _ROOMS_PER_CALL = 500
 _KEYS_PER_CALL = 1_000
+_CONNECTIONS = 1_024  # to one server: each partition of a member may have a call under way
 _TORN = b"torn"  # in place of the offset, while a script writes rows
 _REFUSALS = (RedisError, RedisClusterException)  # the second is none of the first: nobody tells who holds a slot
 _T = TypeVar("_T")
@@ -251,6 +252,7 @@ def connect(
     url: str, *, username: str | None, password: str | None, cafile: str | None, cluster: bool, timeout_s: float
 ) -> Redis | RedisCluster:
     """A client with retries off and a bound on each call. `url` is redis://, or rediss:// for checked TLS."""
+    kind = _SSLConnection if url.startswith("rediss://") else _Connection
     options: dict[str, Any] = {
         "username": username,
         "password": password,
@@ -258,31 +260,40 @@ def connect(
         "socket_connect_timeout": timeout_s,
         "decode_responses": False,
         "retry": Retry(NoBackoff(), 0),
-        "connection_class": _SSLConnection if url.startswith("rediss://") else _Connection,
+        "max_connections": _CONNECTIONS,
     }
     if url.startswith("rediss://") and cafile:
         options["ssl_ca_certs"] = cafile
-    if cluster:
-        return RedisCluster.from_url(url, **options)
-    return Redis.from_url(url, **options)
+    # Neither takes a kind of connection where the URL, or being a cluster, names another.
+    if not cluster:
+        client = Redis.from_url(url, **options)
+        client.connection_pool.connection_class = kind
+        return client
+    found = RedisCluster.from_url(url, **options)
+    found.connection_kwargs["connection_class"] = kind  # of the nodes that it hears of
+    for node in found.startup_nodes:
+        node.connection_class = kind
+    return found
 
 
 def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     return (items[start : start + _ROOMS_PER_CALL] for start in range(0, len(items), _ROOMS_PER_CALL))
 
 
-class _Packed:
-    """Mixed into a connection: commands are packed in C; a checkpoint has thousands of arguments."""
+class _Connection(Connection):
+    """Packs commands in C, since a checkpoint has thousands of arguments, and says so if it was closed."""
 
     def pack_command(self, *args: Any) -> list[bytes]:
         return [hiredis.pack_command((*args[0].split(), *args[1:]))]  # a name may be two words: CONFIG GET
 
+    async def _send_packed_command(self, command: Iterable[bytes]) -> None:
+        try:
+            await super()._send_packed_command(command)
+        except (AttributeError, TypeError) as error:  # how redis-py 8.1 and asyncio tell it (redis-py issue 4287)
+            raise RedisConnectionError("the connection was closed meanwhile") from error
 
-class _Connection(_Packed, Connection):
-    pass
 
-
-class _SSLConnection(_Packed, SSLConnection):
+class _SSLConnection(_Connection, SSLConnection):
     pass
 
 

@@ -17,8 +17,10 @@ _TRIES: Final = 1000
 _given: set[int] = set()  # by this process: what it gave away may not be listened on yet
 
 
-def free_port() -> int:
+def free_port(*, beside: int = 0) -> int:
     """Give a port of 127.0.0.1 that nobody listens on and no outgoing connection will take; never the same one twice.
+
+    With `beside`, the port that lies so far above it is given with it.
 
     Raises:
         OSError: as many ports as were tried were all in use.
@@ -26,8 +28,9 @@ def free_port() -> int:
     """
     # Not the shared generator: who seeds it (as tests do) would get one and the same row of ports in every process.
     for port in random.SystemRandom().sample(LISTENING, _TRIES):
-        if port not in _given and _free(port):
-            _given.add(port)
+        wanted = {port, port + beside}
+        if all(each in LISTENING and each not in _given and _free(each) for each in wanted):
+            _given.update(wanted)
             return port
     raise OSError(f"{_TRIES} ports of 127.0.0.1 from {LISTENING.start} to {LISTENING.stop - 1} are all in use.")
 

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
+from redis.asyncio import Connection
 
 from features.engine import Changes, RowKey, ViewerChange
 from features.redis_admin import RIGHTS, RedisAccessError, look
 from features.redis_store import RedisStore, connect
 from features.store import Checkpoint, StaleClaim, StoreUnavailable, Written
-from tests.services.redis_cluster import RedisCluster, ask
+from tests.services.redis_cluster import PATIENT_MS, RedisCluster, ask
 
 pytestmark = pytest.mark.redis
 
@@ -163,6 +164,7 @@ async def test_a_primary_dies_under_load(redis_cluster: RedisCluster) -> None:
         primary = redis_cluster.owner(key)
         replica = redis_cluster.replica(primary)
         before = owners[0].claims
+        redis_cluster.replace_after(1_000)
         await asyncio.to_thread(primary.kill)
         try:
             began = time.monotonic()
@@ -178,7 +180,8 @@ async def test_a_primary_dies_under_load(redis_cluster: RedisCluster) -> None:
                 await owner.verify()
         finally:
             ended = True
-            await asyncio.to_thread(primary.start)
+            primary.start()  # from this thread: a child ends with the thread that started it
+            redis_cluster.replace_after(PATIENT_MS)
             await asyncio.to_thread(redis_cluster.settle)
 
 
@@ -220,3 +223,22 @@ async def test_a_cluster_of_which_no_node_answers_is_waited_for() -> None:
         with pytest.raises(StoreUnavailable):
             await call
     await store.close()
+
+
+async def test_a_connection_closed_by_another_task_is_waited_for(
+    redis_cluster: RedisCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when slots move: the client closes a node's connections while others write to them, and says it oddly."""
+    async with opened(redis_cluster, "closed") as store:
+        epoch = (await store.claim(0, 1, "a")).epoch
+
+        async def closed(self: Connection, command: object) -> None:
+            raise AttributeError("'NoneType' object has no attribute 'writelines'")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "_send_packed_command", closed)
+            with pytest.raises(StoreUnavailable, match="closed meanwhile"):
+                await store.load([RowKey(0, "viewer", "v")])
+            with pytest.raises(StoreUnavailable):
+                await store.checkpoint(Checkpoint(0, epoch, None, 1, Changes()))
+        assert await store.checkpoint(Checkpoint(0, epoch, None, 1, Changes())) is Written.APPLIED

@@ -14,16 +14,20 @@ from redis import Redis as Client
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from scorer.ports import LISTENING, free_port
+from scorer.ports import free_port
 from tests.services.redis import Redis
 
 PRIMARIES: Final = 3
 _SLOTS: Final = 16_384
-_PATIENCE_S: Final = 30.0
+_PATIENCE_S: Final = 60.0
+_TALK: Final = 10_000  # how far above its port a node listens for the others
+
+PATIENT_MS: Final = 5_000
+"""Silence after which a primary is replaced: more than a busy machine makes."""
 
 SETTINGS: Final[Mapping[str, str]] = {
     "cluster-enabled": "yes",
-    "cluster-node-timeout": "1000",  # ms of silence, after which a primary is replaced
+    "cluster-node-timeout": str(PATIENT_MS),
     "cluster-replica-validity-factor": "0",  # a replica takes over however busy the machine has kept it
     "databases": "1",
     "repl-diskless-sync-delay": "0",
@@ -43,7 +47,7 @@ class RedisCluster:
         for i in range(PRIMARIES * (2 if replicas else 1)):
             at = folder / f"node-{i}"
             at.mkdir(parents=True)
-            self.nodes.append(Redis(at, port=_port(), settings={**SETTINGS, **(settings or {})}))
+            self.nodes.append(Redis(at, port=free_port(beside=_TALK), settings={**SETTINGS, **(settings or {})}))
 
     @property
     def url(self) -> str:
@@ -144,6 +148,11 @@ class RedisCluster:
         for node in self.primaries():
             ask(node, "CLUSTER", "SETSLOT", slot, "NODE", self.id(to))
 
+    def replace_after(self, silence_ms: int) -> None:
+        """Have a primary that is silent for so long replaced; all servers must run."""
+        for node in self.nodes:
+            ask(node, "CONFIG", "SET", "cluster-node-timeout", silence_ms)
+
     def hand_over(self, replica: Redis) -> None:
         """Make a replica the primary with the help of the one that it follows; asked again, as a busy one gives up."""
         asked = 0.0
@@ -157,6 +166,8 @@ class RedisCluster:
         """Wait until every server runs and agrees, and every primary has a replica that follows."""
         self.until(lambda: all("cluster_state:ok" in _info(node, "CLUSTER", "INFO") for node in self.nodes))
         self.until(lambda: all("master_link_status:down" not in _info(node, "INFO") for node in self.nodes))
+        if len(self.nodes) > PRIMARIES:
+            self.until(lambda: all(len(found) > 3 for node in self.nodes for found in ask(node, "CLUSTER", "SLOTS")))
 
     def until(self, true: Callable[[], bool]) -> None:
         """Wait until the servers have told each other."""
@@ -175,10 +186,3 @@ def ask(node: Redis, *command: Any) -> Any:
 
 def _info(node: Redis, *command: str) -> str:
     return str(ask(node, *command))
-
-
-def _port() -> int:
-    """A port whose neighbour for the cluster's own talk, 10,000 above, is one to listen on too."""
-    while (port := free_port()) + 10_000 not in LISTENING:
-        pass
-    return port
