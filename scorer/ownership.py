@@ -178,7 +178,8 @@ class Ownership:
                     async with self.steady:
                         self._cut()  # again and again: a batch that was just taken may follow
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(waiting[0].settled.wait(), _DRAIN_STEP_S)
+                        async with asyncio.timeout(_DRAIN_STEP_S):  # wait_for may swallow the outer one's cancellation
+                            await waiting[0].settled.wait()
         except TimeoutError:
             return False
         if leases and self._publish_shares is not None:

@@ -64,7 +64,7 @@ class Time:
         return self.now
 
 
-def rungs(models: list[Moody], *, patience_s: float = 0.2, guard: Guard | None = None) -> list[Rung]:
+def rungs(models: list[Moody], *, patience_s: float = 10.0, guard: Guard | None = None) -> list[Rung]:
     """Two engines in threads of their own, and the CPU on the loop."""
     first, second, cpu = models
     return [
@@ -155,7 +155,8 @@ async def test_a_rung_that_goes_on_failing_is_not_asked_until_it_answers_a_trial
 
 
 async def test_a_model_that_hangs_costs_one_batch_its_patience_and_no_other(models: list[Moody]) -> None:
-    clock, made = Time(), rungs(models, patience_s=0.05)
+    clock, made = Time(), rungs(models)
+    made[0].timeout_s = 0.5
     async with standing(made, models, clock) as ladder:
         models[0].gate.clear()
         assert [await who(ladder) for _ in range(3)] == ["lighter"] * 3
@@ -177,7 +178,7 @@ async def test_a_trial_that_is_too_slow_closes_nothing(models: list[Moody]) -> N
         clock.now = 1.0
         models[0].gate.clear()
         assert await who(ladder) == "lighter"
-        clock.now = 1.5
+        clock.now = 1.0 + 11.0
         models[0].gate.set()
         await settled(made[0].worker)
         assert state(made[0]) == "open"

@@ -22,7 +22,7 @@ def cluster(tmp_path: Path) -> Iterator[RedisCluster]:
     if REDIS:
         pytest.skip("the case kills servers: not done to those that FAULTS_REDIS names")
     require(redis.missing())
-    with RedisCluster(tmp_path / "cluster") as cluster:
+    with RedisCluster(tmp_path / "cluster", settings={"cluster-node-timeout": "1000"}) as cluster:
         yield cluster
 
 

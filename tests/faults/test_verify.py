@@ -13,7 +13,7 @@ from tests.faults.verify import Verdict, verify
 from tests.faults.world import World
 from tests.integration.member import produce, record
 
-pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.timeout(400)]
 
 
 async def test_the_reckoning_finds_what_is_wrong(worlds: Worlds) -> None:

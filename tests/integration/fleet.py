@@ -91,7 +91,9 @@ class Process:
 
     async def accounted(self) -> None:
         """Every record that it read has exactly one fate."""
-        seen = await self.metrics()
+        async with asyncio.timeout(60):
+            while not (seen := await self.metrics()):  # noqa: ASYNC110 -- another process says when
+                await asyncio.sleep(0.05)
         fates = sum(value for name, value in seen.items() if name.startswith("tipstream_events_total{"))
         assert seen["tipstream_records_consumed_total"] == fates > 0
 
@@ -125,7 +127,7 @@ class Fleet:
         self.all.append(Process(self.setup, self._folder, f"member-{len(self.all)}"))
         return self.all[-1]
 
-    async def shared(self, *members: Process, seconds: float = 40) -> None:
+    async def shared(self, *members: Process, seconds: float = 90) -> None:
         """Wait until these share all partitions evenly."""
         share = self.setup.partitions // len(members)
         async with asyncio.timeout(seconds):
@@ -190,7 +192,7 @@ class Load:
         return event
 
 
-async def caught_up(setup: Setup, seconds: float = 40) -> None:
+async def caught_up(setup: Setup, seconds: float = 90) -> None:
     """Wait until the store holds all that is in the topic."""
     ends = {partition: len(records) for partition, records in (await events(setup)).items()}
     async with store(setup) as (opened, client):

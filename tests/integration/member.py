@@ -131,7 +131,7 @@ def first_seen(scores: Mapping[int, Sequence[Scored]]) -> dict[int, list[Scored]
     return kept
 
 
-async def until_consumed(service: Service, count: int, seconds: float = 30.0) -> None:
+async def until_consumed(service: Service, count: int, seconds: float = 90.0) -> None:
     """Wait until the member has accounted for `count` records and made them durable."""
     async with asyncio.timeout(seconds):
         while service.metrics.totals().consumed < count:  # noqa: ASYNC110 -- another thread of work says when

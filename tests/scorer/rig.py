@@ -302,7 +302,7 @@ class Member:
 
     async def until(self, partition: int, offset: int) -> None:
         """Wait until the store holds this offset; fails with what the loop failed with."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.store.offset(partition) != offset:
                 if self.running is not None and self.running.done():
                     self.running.result()
@@ -344,7 +344,7 @@ def filled(n: int, partitions: int = 1) -> Log:
 
 async def claimed(ownership: Ownership) -> None:
     """Wait until no claim is under way."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while ownership.claiming:
             await asyncio.wait(list(ownership.claiming.values()))
             await asyncio.sleep(0)

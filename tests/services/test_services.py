@@ -9,6 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis.asyncio import Redis as Client
 
+from scorer.kafka.client import stop_consumer
 from tests.conftest import Topics
 from tests.services import kafka, redis
 from tests.services.kafka import Broker
@@ -24,9 +25,12 @@ async def produce(bootstrap: str, topic: str, value: bytes, partition: int = 0) 
 
 async def consume_one(bootstrap: str, topic: str, group: str | None = None) -> bytes:
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, group_id=group, auto_offset_reset="earliest")
-    async with consumer:
+    await consumer.start()
+    try:
         record = await consumer.getone()
         return bytes(record.value)
+    finally:
+        await stop_consumer(consumer)
 
 
 @pytest.mark.kafka

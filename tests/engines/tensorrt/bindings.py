@@ -51,7 +51,7 @@ def missing() -> str | None:
     uv = shutil.which("uv")
     install = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
     wanted = ["--quiet", "--no-deps", "--target", str(_FOLDER), f"tensorrt-cu13-bindings=={VERSION}"]
-    fetched = subprocess.run([*install, *wanted], capture_output=True, text=True, timeout=50)
+    fetched = subprocess.run([*install, *wanted], capture_output=True, text=True, timeout=200)
     if fetched.returncode:
         return f"TensorRT's bindings could not be fetched ({fetched.stderr.strip().splitlines()[-1:]})"
     source = "".join(f"void *{name}(void) {{ return 0; }}\n" for name in _FUNCTIONS)
@@ -81,7 +81,7 @@ def write_stubs(folder: Path) -> None:
     stubgen = [sys.executable, "-c", "import mypy.stubgen; mypy.stubgen.main()"]
     options = ["--inspect-mode", "-q", "-m", "tensorrt_bindings.tensorrt", "-o", str(folder)]
     environment = {"LD_LIBRARY_PATH": str(_FOLDER), "PYTHONPATH": str(_FOLDER)}
-    subprocess.run([*stubgen, *options], env=environment, check=True, capture_output=True, timeout=50)
+    subprocess.run([*stubgen, *options], env=environment, check=True, capture_output=True, timeout=200)
     made = folder / "tensorrt_bindings" / "tensorrt.pyi"
     text = made.read_text().replace("tensorrt_bindings.tensorrt.", "")
     text = re.sub(r"(: |-> )bool\b", r"\1builtins.bool", text)  # the module has a `bool` of its own

@@ -105,7 +105,7 @@ def types(stubs: Path, *sources: str) -> list[str]:
     for code in ("arg-type", "var-annotated", "no-untyped-call"):
         command += ["--disable-error-code", code]
     done = subprocess.run(
-        [*command, *sources], cwd=ROOT, env={"MYPYPATH": str(stubs)}, capture_output=True, text=True, timeout=55
+        [*command, *sources], cwd=ROOT, env={"MYPYPATH": str(stubs)}, capture_output=True, text=True, timeout=200
     )
     assert not done.stderr
     return [line for line in done.stdout.splitlines() if ": error:" in line and "tensorrt.pyi" not in line]

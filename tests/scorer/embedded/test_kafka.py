@@ -9,6 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from scorer.embedded.kafka import MockCluster, MockError
+from scorer.kafka.client import stop_consumer
 
 
 @pytest.fixture
@@ -37,13 +38,16 @@ async def test_a_group_of_one_reads_and_commits(cluster: MockCluster) -> None:
         auto_offset_reset="earliest",
         fetch_max_wait_ms=2,
     )
-    async with consumer:
+    await consumer.start()
+    try:
         records = [await consumer.getone() for _ in range(100)]
         assert [int(record.value) for record in records] == list(range(100))
         assert records[7].timestamp == 1_007
         assert records[7].headers == (("src-off", b"8"),)
         await consumer.commit()
         assert await consumer.committed(TopicPartition("events", 2)) == 100
+    finally:
+        await stop_consumer(consumer)
 
 
 def test_a_topic_without_partitions_is_refused() -> None:
