@@ -10,7 +10,8 @@ worker never has the interpreter held up by an engine that is being loaded.
     owner -> worker   about the engine: JSON;                    then an answer: place, and a reason if it failed
 
 Run as a module, with the socket's path as argument: the engine (MessagePack) comes on standard input, one line of JSON
-on standard output says that it serves or why not. It ends when the last worker is gone.
+on standard output says that it serves or why not. It ends two seconds after the last worker is gone, or
+after its start if none comes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -45,8 +46,9 @@ ANSWER: Final = struct.Struct("<H?")
 MOST: Final = 4096
 #: Part of a socket's name: raise it when the two sides change.
 PROTOCOL: Final = 1
-_LONELY_S: Final = 2.0  # without a worker, after the first one
-_HELLO_S: Final = 1.0
+_LONELY_S: Final = 2.0  # without a worker
+_HELLO_S: Final = 1.0  # until whoever connects has said what it should
+_Count = Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)]  # as `BATCH` holds them
 
 
 class Order(msgspec.Struct):
@@ -63,8 +65,8 @@ class Order(msgspec.Struct):
 class Hello(msgspec.Struct):
     """How the worker's memory is laid out."""
 
-    most_rows: int
-    places: int
+    most_rows: _Count
+    places: _Count
 
 
 class About(msgspec.Struct, forbid_unknown_fields=True):
@@ -74,6 +76,12 @@ class About(msgspec.Struct, forbid_unknown_fields=True):
     buckets: tuple[int, ...] = ()
     max_batch: int = 0
     error: str = ""
+
+
+class _Stranger(NamedTuple):
+    socket: socket.socket
+    until: float
+    """When its patience is over, by `time.monotonic`."""
 
 
 class _Client(NamedTuple):
@@ -90,25 +98,36 @@ class Owner:
         self._listener = listener
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
+        self._strangers: dict[int, _Stranger] = {}  # connected, and have not said hello
         self._clients: dict[int, _Client] = {}
         self._waiting: deque[tuple[int, int, int]] = deque()  # client, place, rows
         self._running: deque[tuple[int, int, object]] = deque()  # client, place, ticket
 
     def run(self) -> None:
-        """Answer until there was a worker and none is left."""
+        """Answer until there has been no worker for a while."""
         lonely_since: float | None = None
         while lonely_since is None or time.monotonic() - lonely_since < _LONELY_S:
-            patience = 0.0 if self._waiting or self._running else None if self._clients else _LONELY_S
-            for key, _ in self._selector.select(patience):
+            for key, _ in self._selector.select(self._patience()):
                 if key.fileobj is self._listener:
-                    self._welcome()
+                    self._accept()
+                elif key.fd in self._strangers:
+                    self._greet(key.fd)
                 else:
                     self._hear(key.fd)
+            self._tire()
             self._work()
             if self._clients:
                 lonely_since = None
             elif lonely_since is None:
                 lonely_since = time.monotonic()
+
+    def _patience(self) -> float | None:
+        """Seconds that may pass until there is something to do besides listening; None for any number."""
+        if self._waiting or self._running:
+            return 0.0
+        if self._strangers:
+            return min(_HELLO_S, _LONELY_S)
+        return None if self._clients else _LONELY_S
 
     def _work(self) -> None:
         """Launch one batch, or, where none waits or no more may be under way, finish one."""
@@ -152,23 +171,52 @@ class Owner:
             except OSError:
                 self._part(client)
 
-    def _welcome(self) -> None:
-        """Take in a worker; one that does not say what it should is sent away."""
-        connection, _ = self._listener.accept()
-        connection.settimeout(_HELLO_S)
+    def _accept(self) -> None:
         try:
-            said, descriptors, _, _ = socket.recv_fds(connection, MOST, 1)
-            hello = msgspec.json.decode(said, type=Hello)
-            segment = Segment(self._model.manifest, hello.most_rows, hello.places, descriptors[0])
-            about = About(self._model.engine, self._model.buckets, self._model.max_batch)
-            connection.send(msgspec.json.encode(about))
-        except (OSError, ValueError, IndexError, msgspec.DecodeError) as error:
-            logging.warning("A worker was sent away: %s", error)
-            connection.close()
+            connection, _ = self._listener.accept()
+        except OSError:  # it is gone again, or there is no descriptor for it now
             return
         connection.setblocking(False)
-        self._clients[connection.fileno()] = _Client(connection, segment)
+        self._strangers[connection.fileno()] = _Stranger(connection, time.monotonic() + _HELLO_S)
         self._selector.register(connection, selectors.EVENT_READ)
+
+    def _greet(self, stranger: int) -> None:
+        """Take in a worker; one that does not say what it should is sent away."""
+        connection = self._strangers[stranger].socket
+        try:
+            segment = self._shared(connection)
+        except (OSError, ValueError, IndexError) as error:
+            self._dismiss(stranger, str(error))
+            return
+        del self._strangers[stranger]
+        self._clients[stranger] = _Client(connection, segment)
+        about = About(self._model.engine, self._model.buckets, self._model.max_batch)
+        try:
+            connection.send(msgspec.json.encode(about))
+        except OSError:
+            self._part(stranger)
+
+    def _shared(self, connection: socket.socket) -> Segment:
+        """Map the memory that comes with a hello; raises OSError, ValueError or IndexError."""
+        said, descriptors, _, _ = socket.recv_fds(connection, MOST, 1)
+        try:
+            hello = msgspec.json.decode(said, type=Hello)
+            return Segment(self._model.manifest, hello.most_rows, hello.places, descriptors.pop())
+        finally:
+            for descriptor in descriptors:  # that no segment took over
+                os.close(descriptor)
+
+    def _tire(self) -> None:
+        """Send away who connected and says nothing."""
+        now = time.monotonic()
+        for stranger in [fd for fd, known in self._strangers.items() if now >= known.until]:
+            self._dismiss(stranger, f"it said nothing for {_HELLO_S:g} s")
+
+    def _dismiss(self, stranger: int, reason: str) -> None:
+        logging.warning("A worker was sent away: %s", reason)
+        known = self._strangers.pop(stranger)
+        self._selector.unregister(known.socket)
+        known.socket.close()
 
     def _hear(self, client: int) -> None:
         try:
@@ -177,8 +225,10 @@ class Owner:
             return
         except OSError:
             said = b""
-        if len(said) == BATCH.size:
-            self._waiting.append((client, *BATCH.unpack(said)))
+        at, n = BATCH.unpack(said) if len(said) == BATCH.size else (0, 0)
+        places = self._clients[client].segment.places
+        if at < len(places) and 0 < n <= len(places[at].value):
+            self._waiting.append((client, at, n))
         else:
             self._part(client)
 
@@ -218,7 +268,9 @@ def main() -> int:
         return 2
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(path))
+        made = path.stat().st_ino
         listener.listen(128)
+        listener.setblocking(False)
         _say(About(model.engine, model.buckets, model.max_batch))
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads it any more
         gc.freeze()
@@ -227,7 +279,8 @@ def main() -> int:
             Owner(model, listener).run()
         finally:
             with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+                if path.stat().st_ino == made:  # else it is a successor's, who took us for dead
+                    path.unlink()
     model.close()
     return 0
 

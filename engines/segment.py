@@ -31,7 +31,10 @@ class Segment:
     """The places. It has no name: whoever is given `fd` may map it, and it goes when nobody does any more."""
 
     def __init__(self, manifest: Manifest, most_rows: int, places: int, fd: int | None = None) -> None:
-        """Make a new one, or map the one behind `fd`, which is ours to close from now on. Linux only."""
+        """Make a new one, or map the one behind `fd`, which is ours to close from now on, whatever happens. Linux only.
+
+        Raises OSError or ValueError if there is not so much memory, or not so much behind `fd`.
+        """
         shapes = (
             (most_rows, manifest.n_features),
             (most_rows, *manifest.history),
@@ -40,9 +43,13 @@ class Segment:
         )
         sizes = [-(-4 * int(np.prod(shape)) // _ALIGNMENT) * _ALIGNMENT for shape in shapes]
         self.fd = os.memfd_create("tipstream") if fd is None else fd
-        if fd is None:
-            os.ftruncate(self.fd, places * sum(sizes))
-        memory = mmap.mmap(self.fd, places * sum(sizes))
+        try:
+            if fd is None:
+                os.ftruncate(self.fd, places * sum(sizes))
+            memory = mmap.mmap(self.fd, places * sum(sizes))
+        except BaseException:
+            os.close(self.fd)
+            raise
         self.places = [
             Place(
                 *(

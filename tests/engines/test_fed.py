@@ -220,6 +220,27 @@ async def test_an_owner_that_hangs_is_ended_and_comes_back(folder: Path, monkeyp
         assert len((await worker.submit(*rows(8))).value) == 8
 
 
+async def test_an_owner_that_was_taken_for_dead_leaves_its_successor_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))
+    (stopped,) = owners()
+    os.kill(stopped, signal.SIGSTOP)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(fed, "_ANSWER_S", 1.0)
+        second = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))
+    os.kill(stopped, signal.SIGCONT)
+    first.close()
+    async with asyncio.timeout(20):
+        while stopped in owners():  # noqa: ASYNC110 -- it ends by itself
+            await asyncio.sleep(0.01)
+    third = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))
+    assert len(owners()) == 1
+    async with feeding(second, third) as workers:
+        for worker in workers:
+            assert len((await worker.submit(*rows(8))).value) == 8
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [

@@ -1,0 +1,152 @@
+"""The process that has the engine: whoever comes to it, it goes on answering the others. Here it is a thread."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from engines import owner
+from engines.cpu import OnnxModel
+from engines.owner import ANSWER, BATCH, MOST, About, Hello, Owner
+from engines.segment import Segment
+from tests.engines import small_models
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="shares memory as Linux does")
+
+ARTIFACT = small_models.artifact()
+
+
+class Worker:
+    """A connection to an owner, and the memory that goes with it."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(20)
+        self.socket.connect(str(path))
+        self.segment = Segment(ARTIFACT.manifest, 16, 2)
+
+    def greet(self, hello: bytes | None = None) -> bytes:
+        """Say hello and return the answer, which is empty if the owner hung up."""
+        socket.send_fds(self.socket, [hello or msgspec.json.encode(Hello(16, 2))], [self.segment.fd])
+        return self.heard()
+
+    def ask(self, at: int, n: int) -> bytes:
+        self.socket.send(BATCH.pack(at, n))
+        return self.heard()
+
+    def heard(self) -> bytes:
+        try:
+            return self.socket.recv(MOST)
+        except ConnectionResetError:  # it hung up without having read all
+            return b""
+
+    def close(self) -> None:
+        self.socket.close()
+        self.segment.close()
+
+
+class Door:
+    """An owner at work, and workers that come to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._came: list[Worker] = []
+
+    def worker(self) -> Worker:
+        self._came.append(Worker(self._path))
+        return self._came[-1]
+
+    def leave(self) -> None:
+        for worker in self._came:
+            worker.close()
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+    """Open a door with one worker inside; the owner ends with the last."""
+    monkeypatch.setattr(owner, "_LONELY_S", 20.0)
+    folder = Path(tempfile.mkdtemp(prefix="owner-", dir="/tmp"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(folder / "s"))
+        listener.listen()
+        listener.setblocking(False)
+        made = Door(folder / "s")
+        first = made.worker()
+        running = threading.Thread(target=Owner(OnnxModel(ARTIFACT), listener).run)
+        running.start()
+        assert msgspec.json.decode(first.greet(), type=About).max_batch
+        yield made
+        assert first.ask(0, 1) == ANSWER.pack(0, False), "it goes on answering"
+        monkeypatch.setattr(owner, "_LONELY_S", 0.0)
+        made.leave()
+        running.join(20)
+        assert not running.is_alive()
+    shutil.rmtree(folder)
+
+
+def shared_memories() -> int:
+    """Count the descriptors of memory that this process holds, the owner's and the workers'."""
+    descriptors = Path("/proc/self/fd")
+    return sum("memfd:tipstream" in str(each.readlink()) for each in descriptors.iterdir() if each.is_symlink())
+
+
+def test_whoever_says_nothing_keeps_nobody_waiting(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "_HELLO_S", 3600.0)
+    door.worker()
+    talkative = door.worker()
+    assert talkative.greet()
+    for place in talkative.segment.places:
+        place.features[:], place.history[:] = 0.5, 0.25
+    assert talkative.ask(1, 3) == ANSWER.pack(1, False)
+    expected = OnnxModel(ARTIFACT).infer(
+        talkative.segment.places[1].features[:3], talkative.segment.places[1].history[:3]
+    )
+    np.testing.assert_array_equal(talkative.segment.places[1].p_tip[:3], expected.p_tip)
+
+
+def test_whoever_says_nothing_is_sent_away(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "_HELLO_S", 0.05)
+    assert door.worker().heard() == b""
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        b"hello?",
+        b'{"most_rows": -1, "places": 1}',
+        b'{"most_rows": 1, "places": 0}',
+        b'{"most_rows": 99999999, "places": 1}',
+        b'{"most_rows": 60000, "places": 60000}',
+    ],
+)
+def test_whoever_says_nonsense_is_sent_away_with_what_it_brought(door: Door, hello: bytes) -> None:
+    stranger = door.worker()
+    before = shared_memories()
+    assert stranger.greet(hello) == b""
+    assert shared_memories() == before
+
+
+def test_whoever_leaves_before_the_answer_leaves_nothing(door: Door) -> None:
+    before = shared_memories()
+    stranger = door.worker()
+    stranger.socket.shutdown(socket.SHUT_RD)
+    stranger.greet()
+    stranger.close()
+    assert door.worker().greet(), "by now it has seen to the one before"
+    assert shared_memories() == 2 * before, "this one's, beside the one's who was there"
+
+
+@pytest.mark.parametrize("batch", [(2, 1), (0xFFFF, 1), (0, 17), (0, 0)])
+def test_a_batch_that_lies_nowhere_is_not_looked_for(door: Door, batch: tuple[int, int]) -> None:
+    worker = door.worker()
+    assert worker.greet()
+    assert worker.ask(*batch) == b""
