@@ -101,19 +101,21 @@ async def play(
     while not plan.turns or turn < plan.turns:
         source = iter(batches())
         following = asyncio.create_task(_next(source))
-        first_ms, last_ms = 0, 0
+        first_ms: int | None = None
+        last_ms = 0
         try:
             while (records := await following) is not None:
                 following = asyncio.create_task(_next(source))
                 if not records:
                     continue
-                first_ms = first_ms or records[0].timestamp_ms
+                if first_ms is None:
+                    first_ms = last_ms = records[0].timestamp_ms
                 last_ms = max(last_ms, *(record.timestamp_ms for record in records))
                 await player.play(_multiplied(records, plan.copies, turn, later_ms))
                 advance(len(records) * plan.copies)
         finally:
             following.cancel()
-        if not last_ms:
+        if first_ms is None:
             break
         later_ms += last_ms - first_ms + _BETWEEN_TURNS_MS
         turn += 1

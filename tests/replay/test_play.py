@@ -129,6 +129,15 @@ async def test_turns_go_on_in_time_and_copies_share_it() -> None:
     assert world.times() == pytest.approx(np.repeat([0, 0.4, 1.4, 1.8, 2.8, 3.2], 2).tolist(), abs=0.003)
 
 
+@pytest.mark.parametrize("first_ms", [-1_400, -1_000, -400, 0])
+async def test_turns_go_on_whatever_time_it_was(first_ms: int) -> None:
+    world = World()
+    records = [record._replace(timestamp_ms=first_ms + ms) for record, ms in zip(recorded(0, 0), (0, 400), strict=True)]
+    played = await play(batches(records), world, Plan(turns=2), clock=world.clock())
+    assert played.records == 4
+    assert world.times() == pytest.approx([0, 0.4, 1.4, 1.8], abs=0.003)
+
+
 async def test_an_empty_recording_plays_at_once_however_often() -> None:
     world = World()
     assert (await play(batches([]), world, Plan(turns=0), clock=world.clock())).records == 0
