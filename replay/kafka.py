@@ -111,7 +111,7 @@ class Producer:
                 sent = 0
                 while sent < len(records):
                     sent += await self._send_batch(partition, records, sent)
-        except (KafkaError, OSError) as error:
+        except Exception as error:  # whatever it is, `flush` would wait for these records for ever
             self._fail(error)
 
     async def _send_batch(self, partition: int, records: Sequence[_Queued], first: int) -> int:

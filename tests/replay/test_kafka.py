@@ -163,6 +163,13 @@ async def test_a_broker_lost_in_the_middle_is_told_in_words(embedded: Kafka, tmp
             await reader.ranges(None, None)
 
 
+async def test_what_the_client_cannot_take_is_told_and_not_waited_for(embedded: Kafka) -> None:
+    async with asyncio.timeout(20), Producer(embedded, "events") as producer:
+        producer.send(0, 2**80, Record(b"k", b"{}", None, None, None, 0, None))
+        with pytest.raises(KafkaAccessError, match="did not take all records"):
+            await producer.flush()
+
+
 @pytest.mark.parametrize("use", [Producer, Reader])
 async def test_no_broker_is_told_in_words(use: Callable[[Kafka, str], Producer | Reader]) -> None:
     with pytest.raises(KafkaAccessError, match="--bootstrap"):
