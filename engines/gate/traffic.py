@@ -49,6 +49,11 @@ def read_traffic(
         shards = Path(folder) / "set"
         progress(f"computing the features of {path}")
         _compute(path, shards, replay, progress)
+        if not any(shards.glob("shard-*")):
+            raise ModelError(
+                f"{path} gives no rows: it covers the {manifest.horizons_s[-1]} s after none of its events. Record for "
+                "longer than that."
+            )
         return _read(shards, path, manifest)
 
 

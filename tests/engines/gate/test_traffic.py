@@ -94,6 +94,12 @@ def test_what_the_replay_tool_says_last_is_passed_on(tmp_path: Path) -> None:
         replayed(tmp_path, script)
 
 
+def test_a_recording_that_is_too_short_is_named(tmp_path: Path) -> None:
+    script = REPLAY.replace("made.shards(Path(folder))", "Path(folder).mkdir()")
+    with pytest.raises(ModelError, match=r"day\.parquet gives no rows: it covers the 600 s after none of its events"):
+        replayed(tmp_path, script)
+
+
 def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
     path = tmp_path / "day.parquet"
     with pytest.raises(ModelError, match="cannot be read as a recording"):
