@@ -57,6 +57,8 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         for name in ("viewers", "rooms", "seed", "room_skew", "viewer_skew"):
             if getattr(self, name) < 0:
                 raise TrafficError(f"{name} is {getattr(self, name)}: it cannot be negative.")
+        if self.start_ms < 0:
+            raise TrafficError("The traffic starts before 1970, and no event may: name a later time with --start.")
         if self.diurnal < 1:
             raise TrafficError(f"diurnal is {self.diurnal}: it is peak over trough, 1 or more.")
         if self.heartbeat_s < 2:

@@ -97,6 +97,7 @@ def test_import_play_and_record(bootstrap: str, tmp_path: Path, capsys: pytest.C
         (["simulate", "x.parquet", "--rate", "0"], "rate is 0.0"),
         (["simulate", "x.parquet", "--duration", "soon"], "'soon' is no duration"),
         (["simulate", "x.parquet", "--start", "soon"], "'soon' is no time"),
+        (["simulate", "x.parquet", "--start", "1960-01-01"], "The traffic starts before 1970"),
         (["simulate", "x.parquet", "--rate", "inf"], "rate is inf"),
         (["simulate", "x.parquet", "--diurnal", "inf"], "diurnal is inf"),
         (["simulate", "missing/x.parquet"], "cannot be written"),
