@@ -1,7 +1,7 @@
 """The training set of a recording: features and history as of each event, and the tips that followed it.
 
 Features come from the service's own pipeline, in one pass. The tips were looked up in the whole recording before, so
-that no row has to wait for what follows it: memory holds rows of people and rooms, however long the recording is.
+that no row has to wait for what follows it: memory holds the rows of people and rooms, and all tips of the recording.
 
 Partitions are worked on one by one, which is what lets them be shared out: `write_dataset` maps one function over them,
 and what maps may be another than Python's `map` (see `replay.workers`). What partitions know of each other's rooms goes
@@ -27,7 +27,7 @@ from features.engine import warm_up
 from features.rows import FREE_GIFT
 from replay.offline import Offline
 from replay.outcomes import all_tips
-from replay.recording import Recording, RecordingError
+from replay.recording import Recording, RecordingError, writing
 from replay.shares import Telling, Told
 from replay.taking import partitions_of
 from scorer.pipeline import Work
@@ -139,7 +139,8 @@ def write_dataset(
     results: list[Written] = []
     try:
         if len(parts) > 1:
-            (folder / _TOLD).mkdir(exist_ok=True)
+            with writing(folder):
+                (folder / _TOLD).mkdir(exist_ok=True)
             for events in (map_ or map)(_tell, parts):
                 advance(events)
         if map_ is None:

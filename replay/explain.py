@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +22,7 @@ from engines.model import Model
 from engines.prior import PriorModel
 from features.catalogue import fingerprint
 from features.engine import warm_up
-from features.events import Event
+from features.events import Event, decode
 from replay.offline import Offline
 from replay.published import Published, of_event
 from replay.recording import Recording, RecordingError
@@ -132,7 +131,7 @@ def _model(folder: Path, score: Score) -> Model:
 async def _found(event_id: str, events: Sequence[Path], advance: Callable[[int], None]) -> tuple[Work, int, int]:
     """Go through recordings until the event: its batch, its place there, and how many partitions there are."""
     with Recording(events[-1]) as recording:
-        if not any(recording.matching(msgspec.json.encode(event_id))):
+        if not _holds(recording, event_id):
             raise RecordingError(f"{events[-1]} holds no event {event_id}: record the topic of events, from before it.")
     warm_up()
     run = Offline(Ladder([], PriorModel(read_manifest(REFERENCE_MODEL))))
@@ -145,6 +144,14 @@ async def _found(event_id: str, events: Sequence[Path], advance: Callable[[int],
                             return work, i, len(run.partitions)
                     advance(work.counts["consumed"])
     raise RecordingError(f"{events[-1]} holds event {event_id}, but nothing of it that gets a score: it is a repeat.")
+
+
+def _holds(recording: Recording, event_id: str) -> bool:
+    for records in recording.mentioning(event_id):
+        decoded = decode([record.value for record in records], [record.key for record in records])
+        if any(event.event_id == event_id for event in decoded.events):
+            return True
+    return False
 
 
 def _allowed(score: Score, partitions: int, tolerance: float | None) -> tuple[float, str]:

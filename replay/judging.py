@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from engines import files
 from engines.commands.numbers import positive
 from engines.folder import load, read_either
 from engines.manifest import read_manifest
@@ -28,7 +29,7 @@ from replay.offline import Offline, score
 from replay.outcomes import Outcomes, outcomes
 from replay.progress import bar
 from replay.published import open_scores
-from replay.recording import Recording, RecordingError
+from replay.recording import Recording, RecordingError, writing
 from replay.scores import Scores
 from scorer import garbage
 from scorer.service import REFERENCE_MODEL
@@ -248,8 +249,8 @@ def _model(name: str | None, *, prior: bool = False) -> Model:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise RecordingError(f"{path} cannot be written: {error.strerror or error}.") from error
+    if path.is_dir():
+        raise RecordingError(f"{path} cannot be written: it is a folder.")
+    with writing(path):
+        files.replace(path, text.encode())
     print(f"{path}: open it in a browser.")

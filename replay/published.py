@@ -54,7 +54,7 @@ def published(batches: Iterable[Sequence[Record]]) -> Iterator[Published]:
 
 def of_event(recording: Recording, event_id: str) -> list[Published]:
     """Return all scores of one event, repeats included, in the order in which they were published."""
-    found = published(recording.matching(msgspec.json.encode(event_id)))
+    found = published(recording.mentioning(event_id))
     return [each for each in found if each.score.event_id == event_id]
 
 

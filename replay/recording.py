@@ -32,7 +32,8 @@ ROW_GROUP: Final = 65_536
 _VERSION_KEY: Final = b"tipstream.recording"
 _SOURCE_KEY: Final = b"tipstream.source"
 
-_UNREADABLE: Final = (OSError, pa.ArrowException, UnicodeDecodeError)  # what Arrow says to a file that may be anything
+UNREADABLE: Final = (OSError, pa.ArrowException, UnicodeDecodeError)
+"""What Arrow says to a file that may be anything."""
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -70,7 +71,12 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RecordingError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise RecordingError(f"{path} cannot be written: {error.strerror or said(error)}.") from error
+
+
+def said(error: Exception) -> str:
+    """Return what an error says, for the middle of a sentence."""
+    return str(error).rstrip(".")
 
 
 class PartialFile:
@@ -177,7 +183,7 @@ def is_recording(path: Path) -> bool:
     """Tell whether a file says that it is a recording."""
     try:
         return _VERSION_KEY in (pq.read_schema(path).metadata or {})
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
 
 
@@ -192,8 +198,8 @@ class Recording:
             schema = self._file.schema_arrow
         except FileNotFoundError as error:
             raise RecordingError(f"There is no file {path}.") from error
-        except _UNREADABLE as error:
-            raise RecordingError(f"{path} is no Parquet file, or was not written to its end: {error}.") from error
+        except UNREADABLE as error:
+            raise RecordingError(f"{path} is no Parquet file, or was not written to its end: {said(error)}.") from error
         metadata = schema.metadata or {}
         version = metadata.get(_VERSION_KEY)
         if version is None:
@@ -220,10 +226,15 @@ class Recording:
         """Yield the records in order, at most `size` at a time."""
         return map(_records, self.columns(size))
 
-    def matching(self, part: bytes, size: int = 65_536) -> Iterator[list[Record]]:
-        """Yield the records whose value has these bytes in it, in order."""
+    def mentioning(self, text: str, size: int = 65_536) -> Iterator[list[Record]]:
+        r"""Yield the records whose value may be JSON with this text in it, in order: a quick look, before decoding.
+
+        JSON may write a text in many ways (`\u00e9`, `\/`), all but one of which take a backslash.
+        """
+        plain = f'"{text}"'.encode(errors="replace").decode()  # what has no UTF-8 is in no JSON
         for batch in self.columns(size):
-            found = batch.filter(pc.match_substring(batch.column("value"), part.decode()))
+            values = batch.column("value")
+            found = batch.filter(pc.or_(pc.match_substring(values, plain), pc.match_substring(values, "\\")))
             if len(found):
                 yield _records(found)
 
@@ -236,8 +247,8 @@ class Recording:
             for batch in self._file.iter_batches(batch_size=size, columns=None if names is None else list(names)):
                 batch.validate(full=True)  # that texts are UTF-8, and lists end where they say
                 yield batch
-        except _UNREADABLE as error:
-            raise RecordingError(f"{self.path} is damaged, and cannot be read on: {error}.") from error
+        except UNREADABLE as error:
+            raise RecordingError(f"{self.path} is damaged, and cannot be read on: {said(error)}.") from error
 
     def close(self) -> None:
         """Close the file."""

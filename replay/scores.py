@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engines.manifest import Tier
-from replay.recording import PartialFile, RecordingError
+from replay.recording import UNREADABLE, PartialFile, RecordingError, said
 
 _KEY: Final = b"tipstream.scores"
 _ROW_GROUP: Final = 131_072
@@ -138,11 +138,12 @@ class Scores:
     def read(cls, path: Path) -> Self:
         """Read a score file. Raises RecordingError in words."""
         try:
-            table = pq.read_table(path)
+            with pq.ParquetFile(path) as file:  # and no folder of files, as other ways to read take it
+                table = file.read()
         except FileNotFoundError as error:
             raise RecordingError(f"There is no file {path}.") from error
-        except (OSError, pa.ArrowInvalid) as error:
-            raise RecordingError(f"{path} is no Parquet file, or was not written to its end: {error}.") from error
+        except UNREADABLE as error:
+            raise RecordingError(f"{path} is no Parquet file, or was not written to its end: {said(error)}.") from error
         metadata = table.schema.metadata or {}
         if _KEY not in metadata:
             raise RecordingError(

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.store import MemoryStore
+from replay.recording import writing
 
 _FIELDS: Final[list[tuple[str, pa.DataType]]] = [
     ("interval", pa.int64()), ("room", pa.string()), ("share", pa.binary())
@@ -33,7 +34,8 @@ class Telling(MemoryStore):
         self._path = path
         self._interval = 0
         self._rows: list[tuple[int, str, bytes]] = []
-        self._file = pq.ParquetWriter(path, _SCHEMA, compression="zstd")
+        with writing(path):
+            self._file = pq.ParquetWriter(path, _SCHEMA, compression="zstd")
 
     def at(self, interval: int) -> None:
         """Note that what is published next is as of the end of this interval."""
@@ -48,14 +50,17 @@ class Telling(MemoryStore):
         return [{} for _ in rooms]
 
     async def close(self) -> None:
+        """End the file; raises RecordingError, as all does that writes."""
         self._flush()
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
 
     def _flush(self) -> None:
         if self._rows:
             columns = zip(*self._rows, strict=True)
             arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
-            self._file.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+            with writing(self._path):
+                self._file.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA))
         self._rows.clear()
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from replay.importers.twitch_tape import ROW_HEADER
 from replay.kafka import key_partition
-from replay.recording import Recording, RecordingError
+from replay.recording import Recording, RecordingError, said
 from replay.simulate.recorded import CHANCE_HEADER
 from scorer.record import Record
 
@@ -181,7 +181,7 @@ def _rows(headers: Any) -> NDArray[np.int64]:
     try:
         rows[at] = values.cast(pa.string()).cast(pa.int64()).to_numpy()
     except pa.ArrowInvalid as error:
-        raise RecordingError(f"A record's header `{ROW_HEADER}` is no number: {error}.") from error
+        raise RecordingError(f"A record's header `{ROW_HEADER}` is no number: {said(error)}.") from error
     return rows
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from replay.dataset import Map
-from replay.recording import RecordingError
+from replay.recording import RecordingError, said
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,8 +33,8 @@ def shared_out(*, workers: int = 0, scheduler: str | None = None) -> Iterator[Ma
             address = stack.enter_context(cluster)
         try:
             client = stack.enter_context(Client(address))
-        except OSError as error:
-            raise RecordingError(f"No Dask scheduler answers at {scheduler}: {error}.") from error
+        except (OSError, ValueError) as error:  # the latter for what is no address
+            raise RecordingError(f"No Dask scheduler answers at {scheduler}: {said(error)}.") from error
 
         def map_(function: Callable[[T], R], items: Sequence[T]) -> Iterable[R]:
             futures = client.map(function, items, pure=False)  # each has a file to write: never taken from a cache

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.events import Event, encode
-from replay.recording import Record, RecordingError, Writer
+from replay.recording import UNREADABLE, Record, RecordingError, Writer, said
 
 ROW_HEADER: Final = "row"
 ANONYMOUS: Final = -1
@@ -36,6 +36,7 @@ BOT: Final = -2
 COLUMNS: Final = (
     "event_time_ms", "room_id", "streamer_id", "viewer_id", "kind", "amount", "tier", "badge", "text_len"
 )  # fmt: skip
+_TEXTS: Final = ("kind", "tier", "badge")
 _BADGES: Final = {"%": "subscriber", "$": "supporter", "+": "premium", "@": "moderator", "~": "broadcaster"}
 _TIER: Final = {"1": 1, "2": 2, "3": 3}
 _CENTS: Final = {"1": 499, "2": 999, "3": 2_499}
@@ -175,8 +176,8 @@ def _opened(source: Path) -> pq.ParquetFile:
         tape = pq.ParquetFile(source)
     except FileNotFoundError as error:
         raise RecordingError(f"There is no file {source}.") from error
-    except (OSError, pa.ArrowInvalid) as error:
-        raise RecordingError(f"{source} is no Parquet file: {error}.") from error
+    except UNREADABLE as error:
+        raise RecordingError(f"{source} is no Parquet file: {said(error)}.") from error
     missing = [name for name in COLUMNS if name not in tape.schema_arrow.names]
     if missing:
         raise RecordingError(f"{source} is no tape: it lacks the columns {', '.join(missing)}.")
@@ -186,6 +187,20 @@ def _opened(source: Path) -> pq.ParquetFile:
 def _read(source: Path) -> dict[str, NDArray[Any]]:
     try:
         table = _opened(source).read(columns=list(COLUMNS))
-    except (OSError, pa.ArrowException) as error:
-        raise RecordingError(f"{source} is damaged, and cannot be read: {error}.") from error
+        table.validate(full=True)
+    except UNREADABLE as error:
+        raise RecordingError(f"{source} is damaged, and cannot be read: {said(error)}.") from error
+    for name in COLUMNS:
+        kind, nulls = table[name].type, table[name].null_count
+        fits, wanted = (_is_text, "texts") if name in _TEXTS else (pa.types.is_integer, "whole numbers")
+        if nulls or not fits(kind):
+            raise RecordingError(
+                f"{source} is no tape: its column {name} must hold {wanted}, and holds {kind}, {nulls:,} of them null."
+            )
     return {name: np.asarray(table[name].to_numpy()) for name in COLUMNS}
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.DictionaryType):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

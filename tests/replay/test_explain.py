@@ -135,6 +135,19 @@ def test_another_score_is_told_apart(recorded: Recorded, tmp_path: Path, fields:
         assert name not in [field.name for field in loose.fields if not field.same]
 
 
+def test_an_event_is_explained_however_its_id_is_written(recorded: Recorded, tmp_path: Path) -> None:
+    """Python's own JSON, to name one, escapes what is no ASCII."""
+    written, event_id = (json.dumps(text).encode() for text in ("é", recorded.event_id))
+    paths = tmp_path / "e.parquet", tmp_path / "s.parquet"
+    for source, target in zip((recorded.events, recorded.scores), paths, strict=True):
+        with Recording(source) as recording, Writer(target, source="escaped") as writer:
+            for batch in recording.batches():
+                writer.write([each._replace(value=(each.value or b"").replace(event_id, written)) for each in batch])
+    assert explain("é", paths[1], paths[0]).same
+    with pytest.raises(RecordingError, match=r"e\.parquet holds no event"):
+        explain(recorded.event_id, recorded.scores, paths[0])
+
+
 def test_what_came_before_counts(recorded: Recorded, tmp_path: Path) -> None:
     early, late = halves(recorded, tmp_path)
     assert not explain(recorded.event_id, recorded.scores, late).same
@@ -176,6 +189,7 @@ def test_what_cannot_be_explained_is_said_in_words(recorded: Recorded, tmp_path:
         other = changed(recorded, tmp_path / "s.parquet", **fields)
         with pytest.raises(RecordingError, match=words):
             explain(recorded.event_id, other, recorded.events)
+    assert run("\udcff", "--events", recorded.events, "--scores", recorded.scores) == 2
     with Writer(tmp_path / "e.parquet", source="empty") as writer:
         writer.write([])
     with pytest.raises(RecordingError, match="holds no event"):

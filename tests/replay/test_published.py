@@ -55,6 +55,19 @@ def test_what_was_published_again_counts_once(tmp_path: Path) -> None:
         assert of_event(recording, "e33") == []
 
 
+@pytest.mark.parametrize(
+    ("written", "event_id"), [('"caf\\u00e9"', "café"), ('"caf\u00e9"', "café"), ('"a\\/b"', "a/b"), (r'"\"\\"', '"\\')]
+)
+def test_an_event_is_found_however_its_id_is_written(tmp_path: Path, written: str, event_id: str) -> None:
+    one = message(made(0, 0.2, "high"), 5)
+    value = (one.value or b"").replace(b'"e0"', written.encode())
+    with Recording(
+        recorded(tmp_path / "s", [message(made(1, 0.1, "none"), 4), one._replace(value=value)])
+    ) as recording:
+        assert [each.score.event_id for each in of_event(recording, event_id)] == [event_id]
+        assert of_event(recording, "\udcff") == []  # as Python has what no UTF-8 a terminal gave
+
+
 def test_what_is_no_score_is_refused_in_words(tmp_path: Path) -> None:
     good = message(made(0, 0.2, "high"), 5)
     for name, broken in (

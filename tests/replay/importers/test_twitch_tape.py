@@ -132,6 +132,18 @@ def test_wrong_files_are_refused_in_words(tmp_path: Path) -> None:
     pq.write_table(pa.table({"room_id": [1]}), tmp_path / "in.parquet")
     with pytest.raises(RecordingError, match="lacks the columns event_time_ms, streamer_id"):
         import_tape(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    whole = pq.read_table(tape(tmp_path / "in.parquet", {}, {}))
+    columns: list[tuple[str, Any, str]] = [
+        ("viewer_id", pa.array(["a", "b"]), "viewer_id must hold whole numbers, and holds string, 0 of them null"),
+        ("amount", pa.array([1, None]), "amount must hold whole numbers, and holds int64, 1 of them null"),
+        ("tier", pa.array(["1", None]).dictionary_encode(), "tier must hold texts, and holds dictionary.*, 1 of them"),
+        ("kind", pa.array([1, 2]), "kind must hold texts, and holds int64"),
+    ]
+    for name, values, words in columns:
+        at = whole.schema.get_field_index(name)
+        pq.write_table(whole.set_column(at, name, values), tmp_path / "in.parquet")
+        with pytest.raises(RecordingError, match=words):
+            import_tape(tmp_path / "in.parquet", tmp_path / "out.parquet")
     with pytest.raises(RecordingError, match="'dance'"):
         run(tmp_path, {"kind": "dance"})
     assert not (tmp_path / "out.parquet").exists()
