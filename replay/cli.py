@@ -1,4 +1,4 @@
-"""`tipstream-replay`: simulate, import, record, play and score traffic."""
+"""`tipstream-replay`: make, record, play and score traffic, judge and explain scores, make training sets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FAILURE: Final = 1
 _USAGE: Final = 2
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
-_ABOUT: Final = "Simulate, import, record and play live-stream traffic; score it, and compare scores."
+_ABOUT: Final = "Simulate, import, record and play live-stream traffic; score it, and judge, compare and explain scores."
 _EXAMPLES: Final = """examples:
   tipstream-replay simulate hour.parquet --rate 1000 --duration 1h     an hour of made-up traffic, 1,000 events/s
   tipstream-replay simulate --kafka localhost:9092 --speed 60          the same to Kafka, an hour in a minute
@@ -49,6 +49,9 @@ _EXAMPLES: Final = """examples:
 
 `tipstream-replay COMMAND --help` explains each. TLS, SASL and the topic come from the scorer's configuration: a file
 (--config) or variables such as TIPSTREAM_KAFKA__PROTOCOL=SASL_SSL.
+
+exit status: 0 done; 1 Kafka refused or did not answer, or a score is not the published one; 2 could not be done, with a
+sentence that says why
 """
 _SIMULATE: Final = """Make up traffic after published statistics: viewers who come and go, chat, like, open the gift
 panel, top up and tip, in rooms whose excitement spreads. Whether they tip follows from what they did, by rules that the
@@ -92,7 +95,10 @@ _RECORD_EXAMPLES: Final = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 Kafka refused or a score is not the published one, 2 asked wrongly."""
+    """Run the command line and exit: 0 done, 1 Kafka refused or a score is not the published one, 2 could not be done.
+
+    Ctrl-C is 130.
+    """
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int | None] = arguments.run
     status: int | None = _SUCCESS
@@ -131,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--diurnal", type=float, default=10, metavar="X", help="peak over trough (default: 10; 1: flat)")
     made.add_argument("--tips", type=float, default=1, metavar="X", help="multiplies the tipping (default: 1)")
     made.add_argument("--truth", action="store_true", help="tell each event's true chance of a tip in a header")
-    made.add_argument("--speed", type=_speed, default=1.0, metavar="X", help="to Kafka: 1, N times faster, or max")
+    made.add_argument("--speed", type=_speed, metavar="X", help="to Kafka: 1 (default), N times faster, or max")
     _add_kafka(made, bootstrap=False)
 
     brought = commands.add_parser(
@@ -187,6 +193,10 @@ def _add_kafka(parser: argparse.ArgumentParser, *, bootstrap: bool = True) -> No
 def _simulate(arguments: argparse.Namespace) -> None:
     if (arguments.out is None) == (arguments.kafka is None):
         raise ConfigError("Say where the traffic goes: a file OUT.parquet, or --kafka HOST:PORT.")
+    idle = [name for name in ("speed", "topic", "config") if getattr(arguments, name) is not None]
+    if idle and arguments.kafka is None:
+        raise ConfigError(f"--{idle[0]} is for traffic that goes to Kafka, not to a file: leave it out.")
+    speed: float = arguments.speed or 1.0
     traffic = Traffic(
         seed=arguments.seed,
         rate=arguments.rate,
@@ -202,11 +212,11 @@ def _simulate(arguments: argparse.Namespace) -> None:
     if arguments.start is not None:
         traffic = msgspec.structs.replace(traffic, start_ms=arguments.start)
     elif arguments.kafka is not None:
-        ahead_s = traffic.duration_s * (1 - 1 / arguments.speed)
+        ahead_s = traffic.duration_s * (1 - 1 / speed)
         traffic = msgspec.structs.replace(traffic, start_ms=round((time.time() - max(ahead_s, 0)) * 1000))
     if arguments.kafka is not None:
         kafka = _kafka(arguments, arguments.kafka)
-        plan = Plan(speed=arguments.speed, stamp="now")
+        plan = Plan(speed=speed, stamp="now")
         expected = round(traffic.rate * traffic.duration_s)
         _report(asyncio.run(_send(lambda: _traffic(traffic), kafka, plan, expected)), kafka.events_topic)
         return
@@ -315,7 +325,10 @@ def _moment(text: str) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: write 2025-01-01T15:00Z") from error
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    ms = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    if ms < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is before 1970, where nothing can be")
+    return ms
 
 
 if __name__ == "__main__":

@@ -42,6 +42,14 @@ def test_help_teaches_by_example(command: list[str], capsys: pytest.CaptureFixtu
     assert re.search(r"examples?:\n  tipstream-replay ", told)
 
 
+def test_help_tells_every_command_and_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    told = capsys.readouterr().out
+    commands = "simulate", "import", "record", "play", "score", "report", "diff", "explain", "dataset"
+    assert all(re.search(rf"\n  tipstream-replay {command} ", told) for command in commands)
+    assert re.search(r"exit status: 0 .*; 1 .*; 2 ", told)
+
+
 def test_simulate_writes_the_settings_beside_the_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "out.parquet"
     assert run("simulate", path, "--rate", 80, "--duration", "1m", "--seed", 9, "--truth") == 0
@@ -97,7 +105,13 @@ def test_import_play_and_record(bootstrap: str, tmp_path: Path, capsys: pytest.C
         (["simulate", "x.parquet", "--rate", "0"], "rate is 0.0"),
         (["simulate", "x.parquet", "--duration", "soon"], "'soon' is no duration"),
         (["simulate", "x.parquet", "--start", "soon"], "'soon' is no time"),
-        (["simulate", "x.parquet", "--start", "1960-01-01"], "The traffic starts before 1970"),
+        (["simulate", "x.parquet", "--start", "1960-01-01"], "'1960-01-01' is before 1970"),
+        (["simulate", "x.parquet", "--start", "0001-01-01T00:00+14:00"], "is before 1970"),
+        (["simulate", "x.parquet", "--speed", "2"], "--speed is for traffic that goes to Kafka"),
+        (["simulate", "x.parquet", "--topic", "t"], "--topic is for traffic that goes to Kafka"),
+        (["simulate", "x.parquet", "--config", "c.toml"], "--config is for traffic that goes to Kafka"),
+        (["simulate", "--kafka", "localhost:9", "--duration", "99999d", "--speed", "max"], "starts before 1970"),
+        (["record", "x.parquet", "--since", "1960-01-01"], "'1960-01-01' is before 1970"),
         (["simulate", "x.parquet", "--rate", "inf"], "rate is inf"),
         (["simulate", "x.parquet", "--diurnal", "inf"], "diurnal is inf"),
         (["simulate", "missing/x.parquet"], "cannot be written"),
