@@ -34,7 +34,7 @@ _FAILURE: Final = 1
 _USAGE: Final = 2
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
-_ABOUT: Final = "Simulate, import, record and play live-stream traffic; score it, and judge, compare and explain scores."
+_ABOUT: Final = "Simulate, import, record and play live-stream traffic; score it; judge, compare and explain scores."
 _EXAMPLES: Final = """examples:
   tipstream-replay simulate hour.parquet --rate 1000 --duration 1h     an hour of made-up traffic, 1,000 events/s
   tipstream-replay simulate --kafka localhost:9092 --speed 60          the same to Kafka, an hour in a minute
