@@ -90,10 +90,13 @@ class FedModel:
     def infer(self, features: NDArray[np.float32], history: NDArray[np.float32]) -> Scores:
         """Score one batch and wait for it; see `Model.infer`. Not while a `FedWorker` has the model."""
         check_inputs(self.manifest, self.max_batch, features, history)
+        if self.link.connection.fileno() < 0:
+            raise ModelError(f"{self.engine} failed to answer before and is asked no more. Load it again.")
         try:
             self.link.send(0, features, history)
             said = self.link.connection.recv(MOST)
         except OSError as error:
+            self.close()  # an answer that comes late must not be taken for that to a later batch
             raise ModelError(f"{self.engine} does not answer: {error}.") from error
         if not said:
             raise ModelError(f"{self.engine} ended: the log has its last words.")

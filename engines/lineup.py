@@ -71,8 +71,9 @@ def open_lineup(
 ) -> Lineup:
     """Load what was read of a version; raises ModelError. Blocks, on a GPU for seconds: call it in a thread.
 
-    An engine is loaded in a child process first, which may die of it, and only then here. `second` answers when the
-    first cannot: a lighter engine, or the FP16 one beside INT8. Below them the same model runs on the CPU.
+    An engine is loaded by the process that owns it or, where it is not shared, in a child first and only then here:
+    either may die of it. `second` answers when the first cannot: a lighter engine, or the FP16 one beside INT8. Below
+    them the same model runs on the CPU.
     `wanted=False` says that all of it stands in for what is not there yet.
     """
     members: list[Member] = []
@@ -101,15 +102,16 @@ def make_rungs(lineup: Lineup, place: Place) -> list[Rung]:
     """Give each model who runs it: the loop itself on the CPU; for the GPU, where a call may hang, somebody else."""
     rungs = []
     for model, mode, on_gpu, guarded in lineup.members:
-        worker: Worker
-        if isinstance(model, FedModel):
-            worker = FedWorker(model)
-        else:
-            worker = ModelWorker(model) if on_gpu else InlineWorker(model)
+        worker = away(model) if on_gpu else InlineWorker(model)
         guard = Guard(place.agreement) if guarded else None
         patience_s = _PATIENCE_S if on_gpu else None
         rungs.append(Rung(mode, worker, patience_s, quota=place.quota if on_gpu else None, guard=guard))
     return rungs
+
+
+def away(model: Model) -> Worker:
+    """Give a model who runs it away from the loop: the process that has it, or else a thread."""
+    return FedWorker(model) if isinstance(model, FedModel) else ModelWorker(model)
 
 
 def _load(engine: Engine, place: Place) -> Model:

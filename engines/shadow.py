@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Shadow:
-    """Compares a model, in a thread of its own, with what is published. All methods belong to the loop's thread.
+    """Compares a model, which runs away from the loop, with what is published. All methods belong to the loop's thread.
 
     It never makes anybody wait: batches that come while it is at one are skipped, and its failures are only counted.
     """

@@ -17,14 +17,13 @@ from engines.background import background
 from engines.comparison import Difference
 from engines.deployment import Deployment
 from engines.ladder import Ladder
-from engines.lineup import Lineup, Place, make_rungs, open_lineup
+from engines.lineup import Lineup, Place, away, make_rungs, open_lineup
 from engines.making import Order, make
 from engines.manifest import MANIFEST_FILE, Artifact, read
 from engines.model import ModelError
 from engines.repository.store import Repository
 from engines.shadow import Shadow
 from engines.tensorrt.plan import Engine
-from engines.worker import ModelWorker
 from features.events import Event
 from scorer.config import Config
 from scorer.gpu_watch import watch
@@ -159,7 +158,7 @@ class Models:
         lineup = await background(lambda: self._lineup(name, self._read(name)))
         for member in lineup.members[1:]:
             member.model.close()
-        return Shadow(ModelWorker(lineup.members[0].model), self._compared)
+        return Shadow(away(lineup.members[0].model), self._compared)
 
     def _lineup(self, name: str, opened: Artifact | Engine, second: Artifact | Engine | None = None) -> Lineup:
         lineup = open_lineup(name, opened, self._place, second=second)

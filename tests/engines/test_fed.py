@@ -108,6 +108,23 @@ async def test_workers_of_one_machine_share_one_owner(folder: Path) -> None:
     assert sockets(folder) == [], "none is left behind"
 
 
+async def test_a_late_answer_is_not_taken_for_that_to_another_batch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as impatient:
+        impatient.setattr(fed, "_ANSWER_S", 1.0)
+        model = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))
+    (stopped,) = owners()
+    os.kill(stopped, signal.SIGSTOP)
+    with pytest.raises(ModelError, match="does not answer: timed out"):
+        model.infer(*rows(8, 1))
+    os.kill(stopped, signal.SIGCONT)
+    with pytest.raises(ModelError, match=r"failed to answer before .* Load it again"):
+        model.infer(*rows(8, 2))
+    model.close()
+    await gone()
+
+
 async def test_one_worker_that_leaves_does_not_take_the_owner_along(folder: Path) -> None:
     models = [await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK)) for _ in range(2)]
     async with feeding(*models) as workers:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,13 +16,17 @@ import msgspec
 import numpy as np
 import pytest
 
+from engines import fed
 from engines.cpu import OnnxModel
-from engines.manifest import MANIFEST_FILE, ONNX_FILE, read, read_manifest
+from engines.fed import FedWorker, feed
+from engines.folder import load
+from engines.manifest import MANIFEST_FILE, ONNX_FILE, Artifact, read, read_manifest
+from engines.model import Model as EngineModel
 from engines.model import ModelError
 from engines.repository.keys import TRUSTED_FILE, SigningKey, generate
 from engines.repository.store import Repository
 from engines.tensorrt.build import build
-from engines.tensorrt.plan import Settings
+from engines.tensorrt.plan import Engine, Settings
 from features.catalogue import HISTORY_LENGTH, N_CHANNELS, N_FEATURES, fingerprint
 from features.events import Event
 from scorer import check
@@ -148,6 +155,34 @@ async def test_an_experiment_as_configured(shelf: Shelf) -> None:
     assert {labels[0] for labels in metrics.model.values} == {
         f"tip-intent-reference:{name}" for name in ("1", "new", "music")
     }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shares memory as Linux does")
+async def test_a_shadow_whose_process_ends_is_there_again(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shared(opened: Artifact | Engine) -> EngineModel:
+        return feed(opened, folder=sockets) if opened.manifest.version == "watched" else load(opened)
+
+    sockets = Path(tempfile.mkdtemp(prefix="models-", dir="/tmp"))
+    monkeypatch.setattr("engines.lineup.load", shared)
+    monkeypatch.setattr("engines.fed._AGAIN_S", (0.0,))
+    async with started(experiment=Experiment(shadow=str(shelf.model("watched")))) as models:
+        shadow = models.lanes.main.shadow
+        assert shadow is not None
+        assert isinstance(shadow.worker, FedWorker)
+        await answers(models)
+        async with asyncio.timeout(20):
+            while not shadow.rows["compared"]:  # noqa: ASYNC110 -- its process says when
+                await asyncio.sleep(0.01)
+            shadow.worker.model.link.kill()
+            shadow.rows.clear()
+            while shadow.worker.busy or not shadow.rows["compared"]:
+                if not shadow.worker.busy:
+                    await answers(models)
+                await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        while any(process.poll() is None for process in fed._started):  # noqa: ASYNC110 -- they end by themselves
+            await asyncio.sleep(0.05)
+    shutil.rmtree(sockets)
 
 
 async def test_a_version_is_named_by_the_beginning_of_its_id(shelf: Shelf) -> None:
