@@ -144,7 +144,9 @@ def write_dataset(
             for events in (map_ or map)(_tell, parts):
                 advance(events)
         if map_ is None:
-            results += (_write(each, advance) for each in parts)
+            with Recording(recording) as file:
+                followed = all_tips(file)
+            results += (_write(each, advance, followed) for each in parts)
         else:
             for written in map_(_write, parts):
                 advance(written.events)
@@ -177,12 +179,14 @@ async def _tell_all(part: Part) -> int:
     return events
 
 
-def _write(part: Part, advance: Callable[[int], None] = lambda _: None) -> Written:
-    """Write one partition's part of the set."""
-    return asyncio.run(_write_all(part, advance))
+def _write(
+    part: Part, advance: Callable[[int], None] = lambda _: None, followed: tuple[Tips, int] | None = None
+) -> Written:
+    """Write one partition's part of the set; what `all_tips` found in the recording is looked up unless told."""
+    return asyncio.run(_write_all(part, advance, followed))
 
 
-async def _write_all(part: Part, advance: Callable[[int], None]) -> Written:
+async def _write_all(part: Part, advance: Callable[[int], None], followed: tuple[Tips, int] | None) -> Written:
     told = Told({number: part.told(number) for number in part.others})
     run = _pass(part, told, told.at)
     events = 0
@@ -192,7 +196,7 @@ async def _write_all(part: Part, advance: Callable[[int], None]) -> Written:
                 events += work.counts["consumed"]
                 advance(work.counts["consumed"])
     with Recording(part.recording) as recording:
-        tips, end_ms = all_tips(recording)
+        tips, end_ms = followed or all_tips(recording)
         rows = _Rows(part, tips, end_ms)
         async for work in run.read(recording):
             rows.take(work)

@@ -23,6 +23,7 @@ from replay.simulate.recorded import records
 from replay.workers import shared_out
 from scorer.pipeline import Work
 from scorer.service import REFERENCE_MODEL
+from scorer.tips import Tips
 
 TRAFFIC = Traffic(seed=3, rate=10, duration_s=1_300, viewers=100, tips=40, truth=True)
 
@@ -135,6 +136,19 @@ def test_two_workers_make_the_same_files_as_one_process(recording: Path, tmp_pat
     assert parts == {"0", "1", "2"}
 
 
+def test_one_process_looks_the_tips_up_once(recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    def counted(file: Recording) -> tuple[Tips, int]:
+        nonlocal looks
+        looks += 1
+        return all_tips(file)
+
+    monkeypatch.setattr(dataset, "all_tips", counted)
+    assert write_dataset(recording, tmp_path / "set", partitions=3).tips > 50
+    assert looks == 1
+
+
 def test_partitions_on_their_own_know_of_rooms_what_they_know_together(recording: Path, tmp_path: Path) -> None:
     early, late = halves(recording, tmp_path)
     write_dataset(late, tmp_path / "set", after=[early], partitions=3)
@@ -170,10 +184,10 @@ def test_a_set_whose_maker_failed_half_way_is_not_taken_for_whole(
     early, late = halves(recording, tmp_path)
     whole = dataset._write
 
-    def breaks(part: dataset.Part, advance: Callable[[int], None]) -> dataset.Written:
+    def breaks(part: dataset.Part, advance: Callable[[int], None], followed: tuple[Tips, int]) -> dataset.Written:
         if part.partition == 1:
             raise RecordingError("It is damaged.")
-        return whole(part, advance)
+        return whole(part, advance, followed)
 
     monkeypatch.setattr(dataset, "_write", breaks)
     with pytest.raises(RecordingError):
