@@ -25,7 +25,7 @@ from engines.manifest import MANIFEST_FILE, Artifact, Manifest, read, read_manif
 from engines.model import ModelError
 from engines.repository import pointer, seal
 from engines.repository.keys import SigningKey, TrustedKeys, read_trusted
-from engines.repository.pointer import Pointer, Token
+from engines.repository.pointer import POINTER_FILE, Pointer, Token
 from engines.repository.seal import SEAL_FILE, Seal
 from engines.tensorrt.plan import FACTS_FILE, Engine, Facts, read_engine, read_facts
 
@@ -134,7 +134,7 @@ class Repository:
         """
         wanted = contents(source)
         version = _id(source, wanted)
-        with self._writing():
+        with self._writing(make=True):
             folder = self.folder(version)
             if folder.is_dir():
                 if contents(folder) != wanted:
@@ -202,7 +202,7 @@ class Repository:
 
         `remove=False` only looks. A version is renamed before it is deleted, so that none is ever seen half gone.
         """
-        with self._writing():
+        with self._writing("What went is gone, and the rest is as it was: clear away again."):
             current = self.pointer()
             others = [each for each in self.versions() if each.id not in (current.serving, current.previous)]
             if remove:
@@ -216,11 +216,18 @@ class Repository:
         return others[keep:]
 
     def _remove_unfinished(self) -> None:
-        """Remove folders of builders that were killed: nobody holds the lock of what they were building."""
+        """Remove what was being written by who was killed: nobody holds the lock under which it was written."""
         for left in self.root.glob(".*.new-*"):
             name = left.name.rpartition(".new-")[0]
-            with suppress(BlockingIOError), files.locked(self.root / f"{name}.lock", wait=False):
-                shutil.rmtree(left, ignore_errors=True)
+            if name == f".{POINTER_FILE}":  # its lock is the one that is held
+                left.unlink(missing_ok=True)
+                continue
+            lock = name if left.is_dir() else name[1:]  # `files.replace` puts a dot before a file's name
+            with suppress(BlockingIOError), files.locked(self.root / f"{lock}.lock", wait=False):
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
 
     def _ids(self) -> list[str]:
         return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{MANIFEST_FILE}"))
@@ -267,14 +274,17 @@ class Repository:
         return read_trusted(self._trusted)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Hold the repository's lock; what the disk refuses becomes a sentence."""
+    def _writing(self, left: str = "Nothing was changed.", *, make: bool = False) -> Iterator[None]:
+        """Hold the repository's lock; what the disk refuses becomes a sentence that ends with how things were left."""
+        if not make and not self.root.is_dir():
+            raise ModelError(f"There is no repository at {self.root}. Name yours with --repository.")
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            if make:
+                self.root.mkdir(parents=True, exist_ok=True)
             with files.locked(self.root / _LOCK):
                 yield
         except OSError as error:
-            raise ModelError(f"{files.why(self.root, error)} Nothing was changed.") from error
+            raise ModelError(f"{files.why(self.root, error)} {left}") from error
 
 
 def _id(folder: Path, found: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import zipfile
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,6 +25,8 @@ PLAN_FILE = "engine.plan"
 FACTS_FILE = "engine.json"
 KNOWN_FILE = "known.npz"
 Precision = Literal["fp32", "fp16", "int8"]
+#: SHA-256 in hex digits: folders are named after it, so nothing else passes for one.
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 #: Part of every key: raise it when the builder's code changes what a plan is.
 BUILDER_VERSION = 1
 
@@ -65,10 +67,10 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a plan is: `engine.json`."""
 
-    key: str
+    key: Sha256
     """SHA-256 over the exact ONNX bytes, the manifest, TensorRT's version, the GPU, and every setting."""
-    plan_sha256: str
-    onnx_sha256: str
+    plan_sha256: Sha256
+    onnx_sha256: Sha256
     """Of the ONNX bytes that TensorRT parsed: the master's, or those made from it for another precision."""
     tensorrt: str
     gpu: Gpu

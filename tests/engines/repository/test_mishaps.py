@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines import files
 from engines.manifest import Artifact
 from engines.model import ModelError
 from engines.repository.keys import TRUSTED_FILE
@@ -25,8 +28,6 @@ FEATURES = small_models.FINGERPRINT
 
 
 def test_a_build_under_way_is_not_cleared_away(shop: Shop) -> None:
-    from engines import files
-
     unfinished = shop.repository.root / ".0123.new-ab"
     unfinished.mkdir(parents=True)
     with files.locked(shop.repository.root / ".0123.lock"):
@@ -34,6 +35,49 @@ def test_a_build_under_way_is_not_cleared_away(shop: Shop) -> None:
         assert unfinished.exists()
     shop.repository.collect(keep=0)
     assert not unfinished.exists()
+
+
+def test_what_was_being_written_when_its_writer_was_killed_is_cleared_away(shop: Shop) -> None:
+    root = shop.repository.root
+    shop.repository.promote(shop.model(passed=True), shop.key)
+    before = {path.name for path in root.iterdir()}
+    pointer, timing = root / ".pointer.json.new-ab", root / "..timing-8.6.1-0123.new-ab"  # as `files.replace` has them
+    for left in (pointer, timing):
+        left.touch()
+    with files.locked(root / ".timing-8.6.1-0123.lock"):
+        shop.repository.collect(keep=0)
+        assert not pointer.exists()
+        assert timing.exists(), "whoever writes it is at it"
+    shop.repository.collect(keep=0)
+    assert {path.name for path in root.iterdir()} == before | {".timing-8.6.1-0123.lock"}
+
+
+def test_a_clearing_that_fails_half_way_does_not_say_that_nothing_happened(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = [shop.model() for _ in range(2)]
+    rename = Path.rename
+    renamed: list[str] = []
+
+    def once(path: Path, target: Path) -> Path:
+        if renamed:
+            raise OSError(errno.EIO, "Input/output error")
+        renamed.append(path.name)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", once)
+    with pytest.raises(ModelError, match=r"What went is gone, and the rest is as it was: clear away again\.$"):
+        shop.repository.collect(keep=0)
+    assert [each.id for each in shop.repository.versions()] == [each for each in versions if each not in renamed]
+
+
+def test_a_repository_that_is_not_there_is_not_made_by_asking_for_it(shop: Shop) -> None:
+    missing = Repository(shop.folder / "mistyped", shop.folder / "keys" / TRUSTED_FILE)
+    steps: tuple[Callable[[], object], ...] = (lambda: missing.collect(keep=0), missing.rollback)
+    for step in steps:
+        with pytest.raises(ModelError, match=r"There is no repository at .*mistyped\. Name yours with --repository"):
+            step()
+    assert not missing.root.exists()
 
 
 def test_what_a_killed_clearing_left_hinders_no_later_one(shop: Shop) -> None:

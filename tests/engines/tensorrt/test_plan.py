@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from engines.tensorrt.plan import Settings, key
+from engines.model import ModelError
+from engines.tensorrt.plan import FACTS_FILE, Settings, key, read_facts
+from tests.engines import small_engines
 from tests.engines.small_engines import GPU
 
 SETTINGS = Settings()
@@ -47,3 +51,13 @@ def test_the_model_its_manifest_and_tensorrt_are_in_the_key() -> None:
         key(b"onnx", b"{}", "8.6.2", GPU, SETTINGS),
     }
     assert len(keys) == 4
+
+
+@pytest.mark.parametrize("field", ["key", "plan_sha256", "onnx_sha256"])
+@pytest.mark.parametrize("digits", ["../../../elsewhere", "", "0" * 63, "A" * 64, "0" * 64 + "\n", "/" + "0" * 63])
+def test_facts_from_elsewhere_name_no_folder_of_their_own_choice(tmp_path: Path, field: str, digits: str) -> None:
+    folder = small_engines.write(tmp_path)
+    facts = read_facts(folder)
+    (folder / FACTS_FILE).write_bytes(msgspec.json.encode(msgspec.structs.replace(facts, **{field: digits})))
+    with pytest.raises(ModelError, match=r"engine\.json cannot be read .* Build the engine again"):
+        read_facts(folder)
