@@ -26,8 +26,6 @@ class Breaker:
     ) -> None:
         """Open after so many failures in a row, for `wait_s` at first and `longest_wait_s` at last."""
         self.state: State = "closed"
-        #: How often it has opened.
-        self.trips = 0
         self._allowed = failures
         self._in_a_row = 0
         self._wait_s = self._first_wait_s = wait_s
@@ -60,6 +58,5 @@ class Breaker:
         if self.state == "half-open":
             self._wait_s = min(2 * self._wait_s, self._longest_wait_s)
         self.state = "open"
-        self.trips += 1
         self._in_a_row = 0
         self._until = now + self._wait_s
