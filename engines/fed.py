@@ -34,6 +34,7 @@ from engines.tensorrt.plan import Engine, pack_known
 log = logging.getLogger(__name__)
 
 _LOAD_S: Final = 120.0
+_LONGEST_PATH: Final = 107  # bytes, as Linux has it
 _MOST_ROWS: Final = BUCKETS[-1]
 _ANSWER_S: Final = 5.0
 _HANGS_S: Final = 10.0  # without an answer: far above any batch
@@ -164,8 +165,6 @@ class FedWorker:
 
     def _close(self) -> None:
         self._closed = True
-        if self._coming is not None:
-            self._coming.cancel()
         if not self._pending:
             self._hang_up()
 
@@ -233,12 +232,17 @@ class FedWorker:
         attempt = 0
         while True:
             await asyncio.sleep(_AGAIN_S[min(attempt, len(_AGAIN_S) - 1)])
+            if self._closed:
+                return
             try:
                 link = await background(self.model.connect)
             except (ModelError, RuntimeError) as error:  # the latter for want of a thread
                 log.warning("%s is not back: %s", self.model.engine, error)
                 attempt += 1
                 continue
+            if self._closed:  # meanwhile; to cancel the connecting would leave its link to nobody
+                link.close()
+                return
             self.model.link = link
             self._lost = ""
             self._listen()
@@ -282,6 +286,10 @@ def _connect(order: Order, places: int, folder: Path | None, owner: tuple[str, .
 def _found(order: Order, places: int, folder: Path, owner: tuple[str, ...]) -> Link:
     request = msgspec.msgpack.encode(order)
     path = folder / f"{hashlib.sha256(request).hexdigest()[:20]}-{PROTOCOL}"
+    if (length := len(os.fsencode(path))) > _LONGEST_PATH:
+        raise ModelError(
+            f"{path} is {length} bytes long, and a socket's path may have {_LONGEST_PATH}. Set TMPDIR to a shorter one."
+        )
     with files.locked(path.with_suffix(".lock")):
         for _ in range(2):  # one that is just ending may still be there
             with contextlib.suppress(OSError, msgspec.DecodeError):

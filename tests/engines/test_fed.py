@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from engines import fed, owner
 from engines.cpu import OnnxModel
-from engines.fed import FedModel, FedWorker, feed
+from engines.fed import FedModel, FedWorker, Link, feed
 from engines.ladder import Ladder, Rung
 from engines.model import BadScores, ModelError
 from engines.prior import PriorModel
@@ -81,6 +81,12 @@ async def back(worker: FedWorker) -> None:
 
 def sockets(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_socket()]
+
+
+def shared_memories() -> int:
+    """Count this process's descriptors of memory that it shares with owners."""
+    descriptors = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    return sum("memfd:tipstream" in str(each.readlink()) for each in descriptors)
 
 
 def owners() -> list[int]:
@@ -204,6 +210,33 @@ async def test_an_owner_comes_back_once_there_is_a_thread_to_start_it_in(
         assert len((await worker.submit(*rows(8))).value) == 8
 
 
+async def test_a_worker_that_is_closed_while_its_owner_comes_back_holds_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fed, "_AGAIN_S", (0.0,))
+    before = shared_memories()
+    async with feeding(await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))) as (worker,):
+        connect, connecting, closed = worker.model.connect, asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def slowly() -> Link:
+            loop.call_soon_threadsafe(connecting.set)
+            closed.wait(20)
+            return connect()
+
+        worker.model.connect = slowly
+        (running,) = owners()
+        os.kill(running, signal.SIGKILL)
+        await asyncio.wait_for(connecting.wait(), 20)
+        worker.close()
+        await asyncio.sleep(0)
+        closed.set()
+        assert worker._coming is not None
+        await asyncio.wait_for(worker._coming, 20)
+        assert worker._lost
+    assert shared_memories() == before
+
+
 async def test_an_owner_of_another_pid_namespace_is_left_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))
     async with feeding(model) as (worker,):
@@ -302,6 +335,13 @@ def test_a_temporary_folder_that_cannot_be_used_is_said_in_words(
     (tmp_path / f"tipstream-{os.getuid()}").touch()
     with pytest.raises(ModelError, match=r"cannot be started .*Look at the machine's .* temporary folder"):
         feed(ARTIFACT)
+
+
+def test_a_folder_too_deep_for_a_socket_is_said_in_words(folder: Path) -> None:
+    deep = folder / ("x" * 100)
+    deep.mkdir()
+    with pytest.raises(ModelError, match=r"bytes long, and a socket's path may have 107\. Set TMPDIR"):
+        feed(ARTIFACT, folder=deep)
 
 
 def test_a_model_that_cannot_be_loaded_is_said_in_its_owners_words(folder: Path) -> None:
