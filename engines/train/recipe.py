@@ -55,8 +55,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError("`validation` and `test` are shares of the rows and must leave some to train on")
         if not (0 <= self.dropout < 1 and 0 <= self.input_dropout < 1):
             raise ValueError("`dropout` and `input_dropout` are shares, below 1")
-        if min(self.tokens, self.heads, self.members, *self.hidden) < 1 or self.pieces < 0:
-            raise ValueError("`tokens`, `heads`, `members` and `hidden` are at least 1, `pieces` at least 0")
+        if min(self.tokens, self.heads, self.members, *self.hidden, self.epochs, self.batch) < 1 or self.pieces < 0:
+            raise ValueError(
+                "`tokens`, `heads`, `members`, `hidden`, `epochs` and `batch` are at least 1, `pieces` at least 0"
+            )
         shares = list(self.tiers.values())
         if any(not 0 < share < 1 for share in shares) or shares != sorted(shares, reverse=True):
             raise ValueError("`tiers` must name falling shares of events between 0 and 1")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import msgspec
@@ -42,12 +44,11 @@ def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[
     """
     # Layers this small gain nothing from a second thread, and lose much where others use the cores.
     torch.set_num_threads(1)
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ModelError(f"{there} is a file. Name a folder for the model with --out.")
     facts, parts = read(shards)
     if len(facts.horizons_s) != 2:
         raise ModelError(f"The set has horizons {facts.horizons_s}; this network answers two. Make a set with two.")
+    with _writing(out), TemporaryFile(dir=out):  # before minutes are spent on what could not be kept
+        pass
     rows = concatenate(parts)
     del parts  # as large as the rows
     periods = split(facts, rows, recipe)
@@ -92,8 +93,9 @@ def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[
     calibrate(network, trusted, rows)
     onnx = onnx_bytes(network)
     manifest = msgspec.structs.replace(manifest, sha256=hashlib.sha256(onnx).hexdigest(), metrics=verdict.figures())
-    write(out, Artifact(manifest, onnx), card(manifest, facts, recipe, verdict, len(onnx)))
-    write_log(out, manifest, epochs, periods.test, tested[0], verdict)
+    with _writing(out):
+        write(out, Artifact(manifest, onnx), card(manifest, facts, recipe, verdict, len(onnx)))
+        write_log(out, manifest, epochs, periods.test, tested[0], verdict)
     return manifest
 
 
@@ -128,9 +130,20 @@ def tiers(p: NDArray[np.float32], weight: NDArray[np.float32], recipe: Recipe) -
 
 
 def write(folder: Path, model: Artifact, text: str) -> None:
-    """Write a model folder, the manifest last: a folder without one is no model."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Fill a model folder, the manifest last: a folder without one is no model; raises OSError."""
     (folder / MANIFEST_FILE).unlink(missing_ok=True)
     (folder / ONNX_FILE).write_bytes(model.onnx)
     (folder / CARD_FILE).write_text(text)
     (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(model.manifest)) + b"\n")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Make a folder for what is written within; what the disk refuses becomes a sentence."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ModelError(
+            f"The model cannot be written to {folder} ({error.strerror}). Name another folder with --out."
+        ) from error

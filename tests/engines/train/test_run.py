@@ -1,11 +1,13 @@
 """A training run on made-up rows: what it writes is a model folder that serves what the network computed."""
 
+import errno
 import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 
 from engines.cli import main
 from engines.cpu import OnnxModel
@@ -15,6 +17,7 @@ from engines.prior import PriorModel
 
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'tipstream[train]'")
 
+from engines.train import run  # noqa: E402
 from engines.train.card import CARD_FILE  # noqa: E402
 from engines.train.dataset import FACTS_FILE as DATASET_FILE  # noqa: E402
 from engines.train.dataset import ShardWriter, begin, concatenate  # noqa: E402
@@ -171,8 +174,23 @@ def test_tiers_hold_the_shares_that_the_recipe_asks_for() -> None:
 def test_a_file_is_no_folder_for_a_model(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "model"):
-        with pytest.raises(ModelError, match="is a file"):
+        with pytest.raises(ModelError, match=r"cannot be written to .*file.* Name another folder with --out"):
             train(shards, out, LABEL, RECIPE, lambda line: pytest.fail(f"it trains: {line}"))
+
+
+def test_a_disk_that_takes_no_more_is_said_in_words(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run, "TemporaryFile", full)
+    with pytest.raises(ModelError, match=r"cannot be written to .*No space left on device.* --out"):
+        train(shards, tmp_path / "model", LABEL, RECIPE, lambda line: pytest.fail(f"it trains: {line}"))
+    monkeypatch.undo()
+    monkeypatch.setattr(run, "write_log", full)
+    with pytest.raises(ModelError, match=r"cannot be written to .*No space left on device.* --out"):
+        train(shards, tmp_path / "model", LABEL, replace(RECIPE, epochs=1), lambda _: None)
 
 
 def test_a_damaged_set_is_told_in_words(tmp_path: Path) -> None:
@@ -218,6 +236,8 @@ def test_the_command_trains_from_a_recipe(shards: Path, tmp_path: Path, capsys: 
     ("text", "words"),
     [
         ("layers = 3", "It may set: seed, without"),
+        ("epochs = 0", "`epochs` and `batch` are at least 1"),
+        ("batch = 0", "`epochs` and `batch` are at least 1"),
         ("test = 0.9\nvalidation = 0.2", "leave some to train on"),
         ('without = ["\xff"]', "is no recipe"),
     ],
