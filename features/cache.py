@@ -12,6 +12,12 @@ from features.table import Table
 _PAIRS_PER_VIEWER: Final = 2
 _VIEWERS_PER_ROOM: Final = 16
 _CROWD: Final = 1.25
+_BATCH: Final = 8_192  # rows that one batch may bring, before any go
+
+
+def _places(capacity: int) -> int:
+    """Return how many rows a table is made for: what is not durable yet stays above the capacity."""
+    return int(_CROWD * capacity) + _BATCH
 
 
 def hash_id(text: str) -> int:
@@ -63,10 +69,10 @@ class Cache:
         self._capacity = capacity
         self._pair_capacity = capacity * _PAIRS_PER_VIEWER
         self._room_capacity = room_capacity
-        self.viewers: Table[Viewer] = Table("viewer", VIEWER, capacity)
-        self.pairs: Table[tuple[Viewer, str]] = Table("pair", PAIR_ROW, self._pair_capacity)
-        self.rooms: Table[Room] = Table("room", ROOM, room_capacity)
-        self.others: Table[Room] = Table("room", ROOM, room_capacity)
+        self.viewers: Table[Viewer] = Table("viewer", VIEWER, _places(capacity))
+        self.pairs: Table[tuple[Viewer, str]] = Table("pair", PAIR_ROW, _places(self._pair_capacity))
+        self.rooms: Table[Room] = Table("room", ROOM, _places(room_capacity))
+        self.others: Table[Room] = Table("room", ROOM, _places(room_capacity))
         self.partitions: dict[int, Partition] = {}
 
     def forget(self, partition: int) -> None:

@@ -59,6 +59,7 @@ class Changes:
     rooms: dict[str, bytes] = field(default_factory=dict)
 
 
+_ALL: Final = 2**62  # a batch that never comes
 _NO_COLUMNS: Final = np.empty(0, COLUMNS)
 
 
@@ -305,6 +306,11 @@ class FeatureEngine:
             if not self._under_way:
                 self._cache.forget_erased()
 
+    def abandon(self, partition: int) -> None:
+        """Note that nothing of the partition will be stored or published: its rows need not wait for it, and may go."""
+        self.release(partition, _ALL)
+        self._dirty = {room for room in self._dirty if room.partition != partition}
+
     @property
     def is_crowded(self) -> bool:
         """Whether rows that changed have to be stored, because too many of them fill the memory."""
@@ -354,10 +360,10 @@ class FeatureEngine:
             if room is None:
                 continue
             if room.others >= 0:
-                others.give_back(room.others)
-                room.others = -1
-            if blobs:
+                others.wipe(room.others)  # and kept: a batch under way knows it by its place
+            elif blobs:
                 room.others = others.take(room, partition)
+            if blobs:
                 packed += blobs
                 slots.append(room.others)
                 ends.append(len(packed))

@@ -42,6 +42,7 @@ N_KINDS: Final = len(KINDS)
 N_LONG: Final = len(LONG_KINDS)
 MINOR: Final = N_KINDS  # where a delta (9,) holds money
 DELTA: Final = N_KINDS + 1
+MOST: Final = 2**31 - 1  # what a bucket of a short ring counts up to
 
 _LONG_KINDS: Final = np.array([KINDS.index(kind) for kind in LONG_KINDS], np.int64)
 _RAID: Final = TYPE_CODE["raid"]
@@ -99,7 +100,7 @@ def _add_short(row: Any, time: int, delta: NDArray[np.int64]) -> bool:
         if bucket > row.clock // width - slots:
             slot = start + bucket % slots
             for kind in range(N_KINDS):
-                counts[slot, kind] += delta[kind]
+                counts[slot, kind] = min(counts[slot, kind] + delta[kind], MOST)
             minor[slot] += delta[MINOR]
         else:
             hit = False
@@ -222,7 +223,8 @@ def _amend_gift(
     delta[MINOR] = minor
     time = pair.gift_time[place]
     _add(viewer, pair, time, delta)
-    if pair.gift_room[place] == event.room_hash:
+    # Where the room's row is younger than the gift, the one that counted it has expired.
+    if pair.gift_room[place] == event.room_hash and 0 < room.first <= time:
         _add_short(room, time, delta)
     if pair.gift_visit[place] == pair.total[LONG_VISITS]:
         _add_visit(viewer, pair, delta)

@@ -47,8 +47,8 @@ _REVERSAL: Final = TYPE_CODE["gift_reversal"]
 
 @inner
 def lg(n: int) -> Any:
-    """Return the piecewise-linear log2 of n + 1: exact for 0 <= n < 2**46, then rounded to float32 once."""
-    bits = np.float64(n + 1).view(np.int64)
+    """Return the piecewise-linear log2 of n + 1: exact for 0 <= n < 2**46, then rounded to float32 once; 0 below 0."""
+    bits = np.float64(max(n, 0) + 1).view(np.int64)
     return np.float32((bits >> 52) - 1023 + (bits & 0xFFFFFFFFFFFFF) * (1.0 / 4503599627370496.0))
 
 
@@ -140,7 +140,7 @@ def walk(
         time = event.time
         status[i] = FRESH
         flags[i] = 0
-        if event.broker > 0 and time > event.broker + FUTURE_MS:
+        if event.broker > 0 and time - FUTURE_MS > event.broker:
             time = event.broker + FUTURE_MS
             flags[i] = CLAMPED
         if event.viewer < 0:

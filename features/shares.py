@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compiled import compiled, inner
+from features.fold import MOST
 from features.rows import ROOM_KINDS, SHORT
 
 _KINDS = len(ROOM_KINDS)
@@ -36,7 +37,7 @@ def _sum_room(shares: Any, begin: int, end: int, total: Any) -> None:
             for bucket in range(max(last, newest) - ring.slots + 1, newest + 1):
                 at = ring.start + bucket % ring.slots
                 for kind in range(_KINDS):
-                    total.short[at, kind] += share.short[at, kind]
+                    total.short[at, kind] = min(total.short[at, kind] + np.int64(share.short[at, kind]), MOST)
                 total.short_minor[at] += share.short_minor[at]
         for kind in range(_KINDS):
             total.total[kind] += share.total[kind]

@@ -22,8 +22,9 @@ class Table(Generic[Owner]):
     """
 
     def __init__(self, name: str, dtype: np.dtype[Any], capacity: int) -> None:
+        """Growing copies all rows, which takes seconds: ask for more than are expected. Untouched ones cost nothing."""
         self.name = name
-        self.rows: NDArray[Any] = np.zeros(capacity, dtype)  # untouched pages cost nothing
+        self.rows: NDArray[Any] = np.zeros(capacity, dtype)
         self.touched: NDArray[np.int64] = np.zeros(capacity, np.int64)
         self.partitions: NDArray[np.int32] = np.zeros(capacity, np.int32)
         self.owners: list[Owner | None] = []
@@ -60,10 +61,9 @@ class Table(Generic[Owner]):
         self._bytes.lines[slot] = 0
 
     def _grow(self) -> None:
-        more = len(self.rows)
-        self.rows = np.concatenate([self.rows, np.zeros(more, self.rows.dtype)])
-        self.touched = np.concatenate([self.touched, np.zeros(more, np.int64)])
-        self.partitions = np.concatenate([self.partitions, np.zeros(more, np.int32)])
+        self.rows = _twice(self.rows)
+        self.touched = _twice(self.touched)
+        self.partitions = _twice(self.partitions)
         self._bytes = RowBytes(self.name, self.rows)
 
     def oldest(self) -> tuple[Owner, int] | None:
@@ -94,3 +94,10 @@ class Table(Generic[Owner]):
         """Read packed rows into slots whose rows are zero. Returns those that cannot be read, by partition, and why."""
         refused = self._bytes.unpack_readable(slots, blobs)
         return {int(self.partitions[slot]): error for slot, error in refused.items()}
+
+
+def _twice(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy with as many zeros behind; they take no memory before they are written to."""
+    larger = np.zeros(2 * len(array), array.dtype)
+    larger[: len(array)] = array
+    return larger

@@ -111,7 +111,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     config = configuration.load(arguments.config)
     _log(config)
     if arguments.workers > 1:
-        return _supervise(arguments, config)
+        try:
+            return _supervise(arguments, config)
+        except OSError as error:
+            log.critical("%s", error)
+            return _FAILURE
     if arguments.worker is not None:
         config = _as_worker(config, *arguments.worker)
     import uvloop

@@ -113,7 +113,7 @@ class Kafka(msgspec.Struct, frozen=True):
                 "TIPSTREAM_KAFKA__PASSWORD."
             )
         for address in self.bootstrap.split(","):
-            if not _ADDRESS.fullmatch(address.strip()) or not _has_port(address.strip()):
+            if not _ADDRESS.fullmatch(address.strip()) or not _has_port(address.strip()) or ".." in address:
                 raise ConfigError(
                     f"kafka.bootstrap must read host:port, with commas between several, and {address!r} does not."
                 )

@@ -70,6 +70,7 @@ class Loop:
         self._running: set[asyncio.Task[None]] = set()
         self._interval_ms = checkpoint_ms
         self._uncut: dict[Lease, float] = {}  # with rows in memory that no cut holds yet, and since when; oldest first
+        self._gaps: set[Lease] = set()  # whose next records are gone, and that have to store what was read before
         self._failure: BaseException | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -85,6 +86,10 @@ class Loop:
                 portion.lease.begin()
             if portions:
                 await self._start(portions)
+            for lease in [lease for lease in self._gaps if lease.settled.is_set() and not lease.queue]:
+                self._gaps.remove(lease)
+                if not lease.lost:
+                    self._ownership.reclaim(lease.partition)
             if self._uncut and self._until_cut_ms() <= 0:  # one a turn: records that came meanwhile go first
                 async with self._ownership.steady:
                     if self._uncut:  # a revocation may have cut while we waited
@@ -124,7 +129,8 @@ class Loop:
         return _IDLE_POLL_MS
 
     def _until_cut_ms(self) -> float:
-        return next(iter(self._uncut.values())) + self._interval_ms - self._clock()
+        left = next(iter(self._uncut.values())) + self._interval_ms - self._clock()
+        return left if left <= self._interval_ms else 0.0  # a clock that was set back holds nothing up
 
     async def _poll(self, timeout_ms: int) -> None:
         leases = self._ownership.leases.values()
@@ -144,8 +150,10 @@ class Loop:
                 lease.read(records)
 
     def _unreadable(self, error: Unreadable) -> None:
-        if error.out_of_range and self._ownership.skip_gap(error.partition):
-            self._ownership.reclaim(error.partition)
+        lease = self._ownership.leases.get(error.partition)
+        if error.out_of_range and lease is not None and self._ownership.skips_gaps:
+            self._source.pause(error.partition)
+            self._gaps.add(lease)
             return
         reason = "offset-out-of-range" if error.out_of_range else "corrupt-batch"
         advice = (

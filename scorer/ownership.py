@@ -133,12 +133,12 @@ class Ownership:
         await self.drain(leaving, self._drain_s)
         await self.commit()
         self._let_go(partitions)  # of what was lost, and claimed anew, in the meantime
-        for lease in leaving:
-            if not lease.lost:
+        for partition in partitions:
+            held = self.leases.pop(partition, None)  # not always the one drained: it may have been claimed anew
+            if held is not None:
                 # The rows are kept for the case that the partition comes back before anyone else has touched it.
-                self._warm[lease.partition] = (lease.epoch, lease.stored) if lease.settled.is_set() else _COLD
-                lease.lose()
-            self.leases.pop(lease.partition, None)
+                self._warm[partition] = (held.epoch, held.stored) if held.settled.is_set() else _COLD
+                held.lose()
 
     def _let_go(self, partitions: Sequence[int]) -> None:
         """Read nothing more of these, and claim none of them."""
@@ -191,6 +191,7 @@ class Ownership:
     def refused(self, lease: Lease, outcome: Written) -> None:
         """A checkpoint was refused: another owner came, or the store went back in time or lost everything."""
         if self.leases.get(lease.partition) is not lease:
+            lease.lose()
             return
         self._lose(lease.partition)
         if outcome is Written.FENCED:
@@ -214,7 +215,8 @@ class Ownership:
             self._lose(lease.partition)
             self.stop(lease.partition, stopped)
 
-    def skip_gap(self, partition: int) -> bool:
+    @property
+    def skips_gaps(self) -> bool:
         """Whether the configuration allows to go on after records that retention has taken."""
         return self._on_out_of_range == "earliest"
 
@@ -227,6 +229,7 @@ class Ownership:
         if lease := self.leases.pop(partition, None):
             lease.lose()
             self._warm[partition] = _COLD
+            self._engine.abandon(partition)
         self.topic.pause(partition)
 
     def _claim(self, partition: int) -> None:

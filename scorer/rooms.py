@@ -59,13 +59,13 @@ class RoomExchange:
 
     async def publish(self) -> None:
         """Publish the shares that changed. Raises StoreUnavailable; those that were not published stay to be."""
-        while dirty := self._engine.take_dirty_shares(_SOME):
-            await self._publish(dirty)
-
-    async def _publish(self, dirty: dict[int, dict[str, bytes]]) -> None:
-        owned = set(self._owned())
+        kept: list[dict[int, dict[str, bytes]]] = []  # of partitions that are not ours now: they may come back
         try:
-            await self._store.publish_shares({p: rooms for p, rooms in dirty.items() if p in owned})
-        except BaseException:  # a cancellation, too: a hand-over waits only so long
-            self._engine.return_dirty_shares(dirty)
-            raise
+            while dirty := self._engine.take_dirty_shares(_SOME):
+                owned = set(self._owned())
+                kept.append(dirty)
+                await self._store.publish_shares({p: rooms for p, rooms in dirty.items() if p in owned})
+                kept[-1] = {p: rooms for p, rooms in dirty.items() if p not in owned}
+        finally:  # after a cancellation, too: a hand-over waits only so long
+            for shares in kept:
+                self._engine.return_dirty_shares(shares)

@@ -1,16 +1,17 @@
 """The service put together: build the parts, run them, take them down in order."""
 
 import asyncio
+import itertools
 import logging
 import os
 import signal
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import engines
 from engines.model import BUCKETS
@@ -47,6 +48,7 @@ _T = TypeVar("_T")
 REFERENCE_MODEL = Path(engines.__file__).parent / "models" / "reference"
 _PATIENCE_S = 60.0
 _REPORT_S = 1.0
+_LOOK_EVERY = 10  # reports
 _CLOSING_S = 3.0  # for each of four things: a supervisor's patience is to be longer than their sum
 
 
@@ -61,11 +63,23 @@ async def run(config: Config) -> int:
     service = Service(config)
     garbage.take_over()
     try:
-        await service.start()
-        await service.serve(stop)
+        if await _before(service.start(), stop):
+            await service.serve(stop)
     finally:
         await service.close()
     return 0
+
+
+async def _before(starting: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Start, unless `stop` is set before that is done; the group may keep us waiting for as long as it likes."""
+    started, stopping = asyncio.create_task(starting), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([started, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            started.result()
+        return started.done()
+    finally:
+        await end([started, stopping])
 
 
 class Service:
@@ -76,6 +90,7 @@ class Service:
         self.metrics = Metrics()
         self.health = Health()
         print_ = fingerprint()
+        self._server = WebServer(self.health.pages(self.metrics), config.server.host, config.server.port)
         folder = config.model.path or REFERENCE_MODEL
         self.models = Models(config, print_, folder, self.metrics)
         self._engine = FeatureEngine(capacity=config.features.cache_viewers)
@@ -111,7 +126,6 @@ class Service:
             self._outcomes,
         )
         self._fingerprint = print_
-        self._server = WebServer(self.health.pages(self.metrics), config.server.host, config.server.port)
 
     async def start(self) -> None:
         """Connect and join the group; what partitions wait for is told as they are claimed."""
@@ -222,8 +236,10 @@ class Service:
         reporter = Reporter(self._source, self._ownership, self._engine, self.metrics, self.health)
         watch = ProgressWatch(_PATIENCE_S)
         contact = Contact(lambda: refusal(self._config.kafka), time.monotonic)
-        while True:
+        for second in itertools.count(1):
             await asyncio.sleep(_REPORT_S)
+            if second % _LOOK_EVERY == 0:
+                await self._source.look()
             lag = reporter.report()
             self.models.report()
             if (why := await contact.lost(self._sink.broken or self._source.cut_off)) is not None:

@@ -110,11 +110,14 @@ class Supervisor:
         row = 0  # of short lives, those that ended for want of Kafka included
         while not self._stopping.is_set():
             began = self._clock()
-            status = await self._live(worker)
+            try:
+                status = await self._live(worker)
+                end = how_ended(status)
+            except OSError as error:  # no more processes, or no memory for one: the other workers go on
+                status, end = TRY_LATER, f"could not be started ({error.strerror})"
             if self._stopping.is_set():
                 return
             self._deaths.add(1, worker.name)
-            end = how_ended(status)
             if self._clock() - began > self._restarts.quick_s:
                 deaths.clear()
                 row = 0

@@ -41,12 +41,18 @@ def verdict(reasons: Sequence[str], **facts: object) -> Page:
 class WebServer:
     """Serves `routes` (path -> page) on `host:port` from `start` to `close`; port 0 takes any free one.
 
-    Raises OSError when the port is taken. Connections beyond `CONNECTIONS` are closed unanswered.
+    Raises OSError, in words, when the port is taken or the host is none of ours. Connections
+    beyond `CONNECTIONS` are closed unanswered.
     """
 
     def __init__(self, routes: Routes, host: str, port: int) -> None:
         handler = type("Handler", (_Handler,), {"routes": routes})
-        self._server = _Server((host, port), handler)
+        try:
+            self._server = _Server((host, port), handler)
+        except OSError as error:
+            raise OSError(
+                f"Nobody can listen on port {port} of {host!r} ({error.strerror}): set server.port and server.host."
+            ) from error
         self._thread = Thread(target=self._server.serve_forever, args=(0.1,), name="web", daemon=True)
 
     @property

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerClosed
+from aiokafka.errors import KafkaError, KafkaTimeoutError, ProducerClosed, UnknownTopicOrPartitionError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from scorer.config import Kafka
@@ -161,7 +161,12 @@ class Sink:
             if not first.done():
                 raise KafkaTimeoutError(f"no acknowledgement of the first batch of {topic}-{partition}")
             first.result()  # raises what the broker had against it
-        acknowledgement: asyncio.Future[object] = await producer.send_batch(batch, topic, partition=partition)
+        try:
+            acknowledgement: asyncio.Future[object] = await producer.send_batch(batch, topic, partition=partition)
+        except AssertionError as error:  # aiokafka's way to say it; a new producer asks what there is now
+            raise UnknownTopicOrPartitionError(
+                f"topic {topic} has no partition {partition}: give it as many as the events have"
+            ) from error
         self._first.setdefault((topic, partition), acknowledgement)
         return acknowledgement
 

@@ -15,6 +15,7 @@ Facts about aiokafka 0.14 that shape this file:
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _UNDECODABLE = (CorruptRecordException, UnsupportedCodecError)
 _BACKOFF_S = 0.1
+_LOOK_S = 5.0
 _ATTEMPTS = 3  # at an unreadable record, before the partition is given up
 
 
@@ -84,6 +86,7 @@ class Source:
         self._topic = config.events_topic
         self._next: dict[int, int] = {}  # by partition: the first offset not handed out
         self._failures: dict[int, tuple[int, int]] = {}  # by partition: the offset that cannot be read, attempts
+        self._ends: dict[int, int] = {}  # as of the last look
         self._failing = False
         self._listener = _Listener(self, owner)
         self._consumer = AIOKafkaConsumer(
@@ -263,13 +266,21 @@ class Source:
             raise KafkaUnavailable(f"the partition's bounds are not to be had: {error!r}") from error
         return Bounds(begin[tp], end[tp])
 
+    async def look(self) -> None:
+        """Ask where the partitions end: where the client has stopped to fetch, fetches do not tell that more waits."""
+        tps = [self._tp(partition) for partition in self._next]
+        with contextlib.suppress(KafkaError, TimeoutError):  # then nobody can tell
+            async with asyncio.timeout(_LOOK_S):
+                found = await self._consumer.end_offsets(tps)
+            self._ends = {tp.partition: end for tp, end in found.items()}
+
     def lag(self, partition: int) -> int | None:
-        """Records between the last one handed out and the end, as of the last fetch."""
+        """Records between the last one handed out and the end, as of the last fetch or look."""
         tp = self._tp(partition)
         if partition not in self._next or not self._is_ours(tp):
             return None
-        end = self._consumer.highwater(tp)
-        return None if end is None else max(0, end - self._next[partition])
+        ends = [end for end in (self._consumer.highwater(tp), self._ends.get(partition)) if end is not None]
+        return max(0, max(ends) - self._next[partition]) if ends else None
 
     @property
     def generation(self) -> int:

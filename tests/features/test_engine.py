@@ -153,6 +153,25 @@ def test_what_is_not_durable_is_never_evicted() -> None:
     assert engine.sizes()["viewer"] == 3
 
 
+def test_a_partition_that_is_given_up_keeps_nothing_in_memory_that_others_need() -> None:
+    engine, rows = engine_of(2, capacity=2), Rows()
+    run_batch(engine, rows, [comment(0, viewer="stuck")], durable=False)
+    engine.abandon(0)
+    for number in range(1, 20):
+        run_batch(engine, rows, [elsewhere(number)._replace(event=comment(number, viewer=f"viewer-{number}").event)])
+    assert engine.sizes()["viewer"] == 3
+    assert set(engine.take_dirty_shares()) == {1}
+
+
+def test_more_rows_than_the_capacity_do_not_move_the_tables() -> None:
+    """Growing copies them, seconds of it, in the middle of a batch."""
+    engine, rows = engine_of(1, capacity=2), Rows()
+    before = engine._cache.viewers.rows
+    for number in range(20):
+        run_batch(engine, rows, [comment(number, viewer=f"viewer-{number}")], durable=False)
+    assert engine._cache.viewers.rows is before
+
+
 def test_an_erased_viewer_is_not_read_back_before_the_erasure_is_stored() -> None:
     engine, rows = engine_of(1, capacity=1), Rows()
     run_batch(engine, rows, [comment(0), comment(1)])

@@ -29,6 +29,11 @@ class Story:
         event = Event(type=kind, event_time_ms=NOON + at, **base | fields)
         return Told(run_batch(self.engine, self.rows, [Record(event, 0, NOON + (at if broker is None else broker))]))
 
+    def forget_rooms(self) -> None:
+        """Start over with what is stored, but for rooms, which expire after days without an event."""
+        self.engine = engine_of(1)
+        self.rows.rooms.clear()
+
     def gift(self, at: int = 0, *, minor: int, tx: str, **fields: Any) -> Told:
         return self.tell("gift", at, **{"amount_minor": minor, "gift_tx_id": tx, "coin_type": "paid", **fields})
 
@@ -191,3 +196,26 @@ def test_the_history_is_newest_first() -> None:
     comment = [4, lg(5_000), NEVER, 0, lg(7), 0, 0, 0]
     assert history[:3].tolist() == [pytest.approx(line) for line in (gift, heartbeat, comment)]
     assert not history[3:].any()
+
+
+def test_a_reversal_takes_nothing_from_a_room_whose_row_has_expired() -> None:
+    story = Story()
+    story.gift(minor=500, tx="one")
+    story.forget_rooms()
+    told = story.tell("gift_reversal", 3 * DAY, gift_tx_id="one")
+    told.counts(room_total_tips=0, room_total_minor=0, viewer_total_tips=0)
+    story.tell("comment", 3 * DAY + SECOND).counts(room_total_tips=0, room_total_minor=0)
+
+
+def test_a_record_stamped_at_the_end_of_time_is_taken_at_its_events_own() -> None:
+    story = Story()
+    told = story.tell("comment", broker=2**63 - 1 - NOON)
+    assert told.flags & CLAMPED == 0
+    story.tell("comment", SECOND).counts(room_total_tips=0, viewer_1m_comments=2)
+
+
+def test_a_bucket_counts_no_further_than_it_can() -> None:
+    story = Story()
+    for _ in range(25):
+        told = story.tell("like", count=100_000_000)
+    told.counts(viewer_1m_social=2**31 - 1)

@@ -6,6 +6,7 @@ import pytest
 
 from features.store import Written
 from scorer import loop
+from scorer.kafka.source import Unreadable
 from scorer.lease import Lease
 from tests.scorer.rig import FaultyStore, ListSink, Log, Member, expected_rows, say
 
@@ -15,6 +16,13 @@ def filled(n: int, partitions: int = 1) -> Log:
     for partition in range(partitions):
         log.records[partition] = [say(i, f"v{i % 5}", f"r{i % 2}") for i in range(n)]
     return log
+
+
+def renumbered(log: Log) -> Log:
+    """The same records without a gap in their offsets."""
+    other = Log(1)
+    other.records[0] = [record._replace(offset=offset) for offset, record in enumerate(log.records[0])]
+    return other
 
 
 async def test_every_record_is_scored_in_order_and_made_durable() -> None:
@@ -201,6 +209,39 @@ async def published(member: Member, scores: int) -> None:
     async with asyncio.timeout(60):
         while len(member.sink.published) < scores:  # noqa: ASYNC110 -- the turns of the loop are what is tested
             await asyncio.sleep(0)
+
+
+async def test_a_clock_that_is_set_back_does_not_keep_rows_from_being_stored() -> None:
+    log = filled(3)
+    member = Member(log, FaultyStore(), ListSink(), checkpoint_ms=100)
+    member.start(0)
+    async with asyncio.timeout(60):
+        while not member.loop._uncut:  # noqa: ASYNC110 -- the loop runs by itself
+            await asyncio.sleep(0)
+    member.now_ms -= 3_600_000
+    await member.until(0, 3)
+    await member.end()
+
+
+async def test_what_was_read_before_a_gap_is_stored_before_going_on_after_it() -> None:
+    log, sink = filled(10), ListSink()
+    member = Member(log, FaultyStore(), sink, checkpoint_ms=100, on_out_of_range="earliest")
+    whole, log.records[0] = log.records[0], log.records[0][:6]
+    member.start(0)
+    async with asyncio.timeout(60):
+        while len(sink.offsets(0)) < 6:  # noqa: ASYNC110 -- the loop runs by itself
+            await asyncio.sleep(0)
+    log.records[0], log.begin[0] = whole, 8  # 6 and 7 are gone
+    member.loop._unreadable(Unreadable(0, 6, "gone", out_of_range=True))
+    async with asyncio.timeout(60):
+        while member.store.offset(0) != 10:
+            member.now_ms += 50
+            await asyncio.sleep(0)
+    await member.end()
+    assert sink.offsets(0) == [0, 1, 2, 3, 4, 5, 8, 9]
+    assert member.ownership.skipped == 2
+    del log.records[0][6:8]
+    assert member.store.rows(0) == await expected_rows(renumbered(log), 0)
 
 
 async def test_rows_are_not_read_on_from_once_another_owner_was_there() -> None:

@@ -372,6 +372,28 @@ async def test_a_loss_noticed_during_a_revocation_is_not_claimed_back() -> None:
     assert member.store.rows(0) == await expected_rows(log, 0)
 
 
+async def test_a_partition_claimed_anew_during_its_revocation_is_let_go_too() -> None:
+    """Else what it has left to write would be refused again and again, by the next owner."""
+    member = member_of(filled(6, partitions=2))
+    member.start(0, 1)
+    for partition in (0, 1):
+        await member.until(partition, 6)
+    first, other = member.ownership.leases[0], member.ownership.leases[1]
+    other.begin()  # a batch that takes its time
+    leaving = asyncio.create_task(member.ownership.revoked([0, 1]))
+    await asyncio.sleep(0)
+    member.ownership.refused(first, Written.REWOUND)
+    async with asyncio.timeout(60):
+        while 0 not in member.ownership.leases:  # noqa: ASYNC110 -- it is claimed by itself
+            await asyncio.sleep(0)
+    anew = member.ownership.leases[0]
+    other.end()
+    await leaving
+    assert (first.lost, anew.lost, other.lost) == (True, True, True)
+    assert (member.ownership.leases, member.source.position) == ({}, {})
+    await member.end()
+
+
 async def test_an_old_lease_that_is_refused_does_not_take_the_new_one_with_it() -> None:
     member = member_of(filled(9))
     await assigned(member, 0)
@@ -381,6 +403,7 @@ async def test_an_old_lease_that_is_refused_does_not_take_the_new_one_with_it() 
     assert old.lost
     old.lost = False
     member.ownership.refused(old, Written.FENCED)
+    assert old.lost
     assert member.ownership.leases == {0: new}
     assert member.source.position == {0: 0}
 

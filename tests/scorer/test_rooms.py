@@ -100,6 +100,16 @@ async def test_the_share_of_a_partition_that_is_not_ours_any_more_is_left_to_its
         await member.end()
 
 
+async def test_a_share_that_was_not_ours_to_publish_is_published_once_it_is_again() -> None:
+    store = FaultyStore()
+    members, (first, _) = await two_members(store)
+    await exchange_of(members[0], []).exchange()
+    await first.exchange()
+    assert await shares(store) == {0}
+    for member in members:
+        await member.end()
+
+
 async def test_a_partition_handed_over_leaves_its_share_behind() -> None:
     """The room may have no event at the next owner for long, and other partitions would go on with an old share."""
     store = FaultyStore()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+
+import pytest
+
 from features.store import StoreUnavailable
 from scorer.config import Batching, Config, Server
 from scorer.lease import Lease
-from scorer.service import Service
+from scorer.service import Service, _before
 from tests.scorer.rig import T0, say
 
 
@@ -34,3 +39,34 @@ async def test_a_largest_batch_between_two_buckets_is_used_to_the_full() -> None
     (portion,) = service._batcher.take([lease], T0)
     assert len(portion.records) == 7
     await service.close()
+
+
+async def test_a_start_that_never_ends_is_given_up_when_told_to_stop() -> None:
+    """The group may keep a member waiting for as long as its coordinator is away."""
+    given_up: list[str] = []
+
+    async def starting() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.append("yes")
+
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_soon(stop.set)
+    assert await _before(starting(), stop) is False
+    assert given_up == ["yes"]
+
+
+async def test_what_a_start_fails_with_is_told() -> None:
+    async def failing() -> None:
+        raise StoreUnavailable("Redis is away.")
+
+    with pytest.raises(StoreUnavailable):
+        await _before(failing(), asyncio.Event())
+
+
+def test_a_port_that_is_taken_is_told_in_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=rf"listen on port {port} of '127\.0\.0\.1' .*set server\.port"):
+            Service(Config(server=Server("127.0.0.1", port)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -115,6 +117,25 @@ async def test_a_worker_without_kafka_is_started_again_however_often(tmp_path: P
         await until(lambda: len(born(tmp_path)) > 2 * AT_ONCE.give_up_after)
         supervisor.stop()
         assert await task == 0
+
+
+async def test_a_worker_for_which_there_is_no_process_is_tried_again_and_the_others_live_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    create, refusals = asyncio.create_subprocess_exec, iter([OSError(errno.EAGAIN, "no more processes")] * 3)
+
+    async def refuses(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        for refusal in refusals:
+            raise refusal
+        return await create(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuses)
+    supervisor = Supervisor([worker("1", UNTIL_TERM, tmp_path)], grace_s=10, restarts=AT_ONCE)
+    async with running(supervisor) as task:
+        await until(lambda: len(born(tmp_path)) == 1)
+        supervisor.stop()
+        assert await task == 0
+    assert "Worker 1 could not be started (no more processes)" in caplog.text
 
 
 async def test_a_wrong_configuration_is_not_tried_again(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
@@ -164,3 +165,23 @@ async def test_a_broker_that_dies_and_comes_back_loses_nothing(broker: Broker) -
         await asyncio.wait_for(waiting, 40)
     found = await everything(broker, topic, 0)
     assert list(dict.fromkeys(found)) == list(range(30))  # repeats keep their order
+
+
+async def test_a_partition_that_the_topic_lacks_is_waited_for_in_words(
+    kafka_broker: Broker, kafka_topics: Topics, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the events were given more partitions than the scores: nothing is lost, and nothing ends."""
+    topic = await kafka_topics("scores", 1)
+    async with publishing(kafka_broker) as sink:
+        waiting = asyncio.create_task(sink.publish([numbered(topic, 2, range(3))]))
+        async with asyncio.timeout(60):
+            while "has no partition 2" not in caplog.text:  # noqa: ASYNC110 -- the sink tries by itself
+                await asyncio.sleep(0.01)
+        assert sink.broken
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka_broker.bootstrap)
+        await admin.start()
+        await admin.create_partitions({topic: NewPartitions(3)})
+        await admin.close()
+        async with asyncio.timeout(60):
+            await waiting
+    assert await everything(kafka_broker, topic, 2) == [0, 1, 2]

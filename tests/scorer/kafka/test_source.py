@@ -231,6 +231,20 @@ async def test_the_end_of_a_transaction_is_not_a_waiting_record(kafka_broker: Br
                 assert await source.poll(50) == {}
 
 
+async def test_a_client_that_fetches_no_more_does_not_hide_what_waits(
+    kafka_broker: Broker, kafka_topics: Topics
+) -> None:
+    topic = await kafka_topics("source", 2)
+    async with consuming(kafka_broker, topic) as (source, _):
+        source.resume(0, 0)
+        await produce(kafka_broker, topic, 0, [b"0"])
+        assert await read(source, 1) == {0: [b"0"]}
+        source._consumer._fetcher._fetch_task.cancel()
+        await produce(kafka_broker, topic, 0, [b"1", b"2", b"3"])
+        await source.look()
+        assert source.lag(0) == 3
+
+
 async def test_what_a_dead_broker_does_not_answer_may_be_asked_again(tmp_path: Path) -> None:
     require(kafka.missing())
     broker = Broker(tmp_path / "kafka")
