@@ -51,10 +51,10 @@ class BatchStats(NamedTuple):
     unknown: int = 0  # of a type that this version does not know: ignored
     rejected: Mapping[str, int] = {}  # by reason; sent to the dead-letter topic
     duplicate: int = 0  # repeated by upstream: changed nothing
-    late_events: int = 0  # older than the rings: lifetime totals only
+    late_events: int = 0  # older than a window reaches: not in that window
     clamped: int = 0  # stamped further ahead of the broker than is allowed
     unmatched_reversals: int = 0  # gift reversals whose gift is not known any more
-    late_scores: int = 0  # published after their deadline (publish_late)
+    late_scores: int = 0  # acknowledged after their deadline
     bucket: int = 0  # batch size that the model ran, padding included; 0: no inference
     cache_hits: int = 0  # rows found in memory
     cache_misses: int = 0  # rows asked from Redis
@@ -100,10 +100,10 @@ class Metrics(Collector):
             "Records never read: they were removed from the topic before their turn.",
             "reason",
         )
-        self.late_events = Counter("tipstream_late_events", "Events too old for the rings: in lifetime totals only.")
+        self.late_events = Counter("tipstream_late_events", "Events too old for a window: in longer ones and in totals only.")
         self.clamped = Counter("tipstream_clamped_events", "Events stamped too far ahead of the broker's clock.")
         self.unmatched = Counter("tipstream_unmatched_reversals", "Gift reversals whose gift is not remembered.")
-        self.late_scores = Counter("tipstream_late_scores", "Scores published after their deadline (publish_late).")
+        self.late_scores = Counter("tipstream_late_scores", "Scores acknowledged after their deadline.")
         self.latency = Histogram(
             "tipstream_event_latency_seconds", "From an event's Kafka timestamp to its acknowledged score.", LATENCY
         )
