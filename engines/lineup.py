@@ -73,8 +73,7 @@ def open_lineup(
 
     An engine is loaded by the process that owns it or, where it is not shared, in a child first and only then here:
     either may die of it. `second` answers when the first cannot: a lighter engine, or the FP16 one beside INT8. Below
-    them the same model runs on the CPU.
-    `wanted=False` says that all of it stands in for what is not there yet.
+    them the same model runs on the CPU. `wanted=False` says that all of it stands in for what is not there yet.
     """
     members: list[Member] = []
 

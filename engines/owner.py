@@ -10,8 +10,8 @@ worker never has the interpreter held up by an engine that is being loaded.
     owner -> worker   about the engine: JSON;                    then an answer: place, and a reason if it failed
 
 Run as a module, with the socket's path as argument: the engine (MessagePack) comes on standard input, one line of JSON
-on standard output says that it serves or why not. It ends two seconds after the last worker is gone, or
-after its start if none comes.
+on standard output says that it serves or why not. It ends two seconds after the last worker is gone, or after
+its start if none comes.
 """
 
 from __future__ import annotations
