@@ -141,7 +141,7 @@ class Models:
         order = Order(read(self._folder, features=self._print), model.build, model.traffic, model.signing_key)
         try:
             await background(partial(make, order, repository, repository.pointer().serving))
-        except ModelError as error:
+        except (ModelError, OSError, RuntimeError) as error:  # no lock or no thread to be had, too
             log.error("No engine was made: %s", error)  # noqa: TRY400  a sentence, no traceback
 
     def _version(self, repository: Repository, name: str) -> Lineup:
