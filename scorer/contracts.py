@@ -62,7 +62,9 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     engine: Annotated[Text, Meta(description="What ran it.")]
     features: Annotated[Text, Meta(description="Fingerprint of the feature catalogue.")]
     arm: Annotated[str, Meta(description="Arm of the experiment that the viewer is in; `default` where there is none.")]
-    late: Annotated[bool, Meta(description="Past its deadline when the model answered (`batching.publish_late`).")] = False
+    late: Annotated[bool, Meta(description="Past its deadline when the model answered (`batching.publish_late`).")] = (
+        False
+    )
     latency_us: Annotated[
         dict[str, int],
         Meta(description="Microseconds by stage, up to the model's answer; `wait` compares two machines' clocks."),

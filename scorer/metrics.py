@@ -100,7 +100,7 @@ class Metrics(Collector):
             "Records never read: they were removed from the topic before their turn.",
             "reason",
         )
-        self.late_events = Counter("tipstream_late_events", "Events too old for a window: in longer ones and in totals only.")
+        self.late_events = Counter("tipstream_late_events", "Events too old for a window: in longer ones and totals.")
         self.clamped = Counter("tipstream_clamped_events", "Events stamped too far ahead of the broker's clock.")
         self.unmatched = Counter("tipstream_unmatched_reversals", "Gift reversals whose gift is not remembered.")
         self.late_scores = Counter("tipstream_late_scores", "Scores acknowledged after their deadline.")
