@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NamedTuple
@@ -49,6 +49,8 @@ def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[
         raise ModelError(f"The set has horizons {facts.horizons_s}; this network answers two. Make a set with two.")
     with _writing(out), TemporaryFile(dir=out):  # before minutes are spent on what could not be kept
         pass
+    with suppress(OSError):
+        out.rmdir()  # no folder is left where nothing comes of it
     rows = concatenate(parts)
     del parts  # as large as the rows
     periods = split(facts, rows, recipe)
