@@ -113,8 +113,15 @@ class RedisCluster:
         return next(primary for first, last, primary, _ in self._slots() if first <= slot <= last)
 
     def replica(self, primary: Redis) -> Redis:
-        """The server that takes over from a primary."""
-        return next(replicas[0] for _, _, found, replicas in self._slots() if found is primary)
+        """The server that takes over from a primary; waited for, as the servers tell each other of it in time."""
+        known: list[Redis] = []
+
+        def told() -> bool:
+            known[:] = [replica for _, _, found, replicas in self._slots() if found is primary for replica in replicas]
+            return bool(known)
+
+        self.until(told)
+        return known[0]
 
     def _slots(self) -> list[tuple[int, int, Redis, list[Redis]]]:
         """Ranges of slots with their primary and its replicas, as the first server that answers sees them."""
