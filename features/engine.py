@@ -71,6 +71,7 @@ class Batch:
     columns: NDArray[Any]  # (n,) COLUMNS
     missing: list[RowKey]
     erased: list[tuple[int, str, Viewer | None]]  # partition, viewer_id, who is to be forgotten
+    unheard: list[tuple[int, str]]  # partition, room_id: of what other partitions saw there, too little is known
     changed: tuple[NDArray[np.int32], ...] = ()  # slots of the viewers, pairs and rooms that changed
 
     def forget_events(self) -> None:
@@ -117,6 +118,7 @@ class FeatureEngine:
         self._under_way = False  # a batch is laid out and not computed: rows must keep their slots
         self._dirty: set[Room] = set()  # own share changed since it was last taken
         self._active: set[Room] = set()
+        self._round = 0
 
     def open(self, partition: int) -> None:
         """Own a partition of which nothing is in memory yet."""
@@ -140,6 +142,7 @@ class FeatureEngine:
         lines = columns.view(np.uint8).data
         missing: list[RowKey] = []
         erased: list[tuple[int, str, Viewer | None]] = []
+        unheard: list[tuple[int, str]] = []
         at = 0
         for event, partition, broker in zip(events, partitions, broker_ms, strict=True):
             held = cache.partitions[partition]
@@ -158,6 +161,11 @@ class FeatureEngine:
                     room = cache.add_room(partition, event.room_id)
                     missing.append(RowKey(partition, "room", event.room_id))
                     self._pending[missing[-1]] = room.slot
+                if room.heard < self._round - 1:
+                    room.heard = self._round
+                    unheard.append((partition, event.room_id))
+                    if room.others < 0:
+                        room.others = cache.others.take(room, partition)
                 room_slot, others, room_hash = room.slot, room.others, room.hash
                 if kind not in ROOM_LEVEL:
                     viewer = held.viewers.get(event.viewer_id)  # type: ignore[arg-type]  # decode saw to it
@@ -204,7 +212,7 @@ class FeatureEngine:
                 badges,
             )
             at += LINE.size
-        return Batch(sequence, columns, missing, erased)
+        return Batch(sequence, columns, missing, erased, unheard)
 
     def admit(self, keys: Sequence[RowKey], blobs: Sequence[bytes | None]) -> dict[int, RowVersionError]:
         """Take in loaded rows; None is an entity that the store does not know.
@@ -338,11 +346,19 @@ class FeatureEngine:
             if held is not None:
                 self._dirty.update(held.rooms[room_id] for room_id in rooms if room_id in held.rooms)
 
-    def active_rooms(self) -> list[tuple[int, str]]:
-        """Return (partition, room_id) of the rooms that had events since the last call."""
+    def begin_round(self, number: int) -> list[tuple[int, str]]:
+        """Return (partition, room_id) of the rooms that had events since the last call: ask for the others' shares.
+
+        `Batch.unheard` tells of rooms that come after a pause: those that were not asked for in this round or the last.
+        """
         active = [(room.partition, room.id) for room in self._active]
         self._active.clear()
+        self.enter_round(number)
         return active
+
+    def enter_round(self, number: int) -> None:
+        """Say that it is as late as that already, although nothing was asked for in between."""
+        self._round = number
 
     def set_other_shares(self, shares: Mapping[tuple[int, str], Sequence[bytes]]) -> list[RowVersionError]:
         """Replace what is known of rooms from other partitions: (partition, room_id) -> the others' packed shares.
@@ -359,6 +375,7 @@ class FeatureEngine:
             room = held.rooms.get(room_id) if held is not None else None
             if room is None:
                 continue
+            room.heard = self._round
             if room.others >= 0:
                 others.wipe(room.others)  # and kept: a batch under way knows it by its place
             elif blobs:

@@ -82,6 +82,7 @@ class Offline:
             fingerprint=fingerprint(),
             clock=lambda: perf_counter() * 1000,  # only tells how long the stages took
             patiently=_at_once,
+            hear=self._hear,
         )
         self._rooms = RoomExchange(self.store, self._engine, self._leases.keys, interval_s=ROOM_MS / 1000)
 
@@ -111,6 +112,7 @@ class Offline:
             if next_interval:
                 await self._exchange()
                 self._interval = taken.interval
+                self._engine.enter_round(taken.interval)
             due = self._engine.is_crowded or uncut >= _CUT
             if due and (alone or next_interval or uncut >= _LONG):
                 await self._save(alone)
@@ -133,7 +135,12 @@ class Offline:
 
     async def _exchange(self) -> None:
         self._at(self._interval)
-        await self._rooms.exchange()
+        await self._rooms.exchange(self._interval + 1)
+
+    async def _hear(self, rooms: Sequence[tuple[int, str]]) -> None:
+        if len(self.partitions) > 1:
+            self._at(self._interval - 1)
+            await self._rooms.hear(rooms)
 
     async def _lease(self, partition: int) -> Lease:
         lease = self._leases.get(partition)

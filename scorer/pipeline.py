@@ -99,6 +99,7 @@ class Pipeline:
         patiently: Callable[[Callable[[], Awaitable[list[bytes | None]]]], Awaitable[list[bytes | None]]],
         refused: Callable[[Lease, Written], None] | None = None,
         unreadable: Callable[[Lease, RowVersionError], None] | None = None,
+        hear: Callable[[Sequence[tuple[int, str]]], Awaitable[None]] | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -111,6 +112,7 @@ class Pipeline:
         self._patiently = patiently
         self._refused = refused
         self._unreadable = unreadable
+        self._hear = hear
         self._uncut: dict[Lease, list[Batch]] = {}  # computed since the last cut
         self._handed: asyncio.Future[None] | None = None  # done once the batch read last is with the sink
 
@@ -128,8 +130,13 @@ class Pipeline:
         partitions = partition_of[index]
         batch = self._engine.prepare(decoded.events, partitions.tolist(), [record.timestamp for record in records])
         decoded_ms = self._clock()
+        hearing = None
+        if batch.unheard and self._hear is not None:
+            hearing = asyncio.ensure_future(self._hear(batch.unheard))  # at the same time
         if batch.missing:
             self._admit(batch.missing, await self._load(batch.missing, portions), portions)
+        if hearing is not None:
+            await hearing
         loaded_ms = self._clock()
         computed = self._engine.compute(batch)
         for portion in portions:

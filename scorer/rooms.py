@@ -6,7 +6,8 @@ default) each partition publishes its shares that changed and reads those of the
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from operator import itemgetter
 
 from features.engine import FeatureEngine
 from features.store import Store, StoreUnavailable
@@ -14,6 +15,7 @@ from features.store import Store, StoreUnavailable
 log = logging.getLogger(__name__)
 
 _SOME = 100  # rooms dealt with in one go: well below a millisecond
+_PATIENCE_S = 0.01  # that a batch waits for rooms that come after a pause
 
 
 class RoomExchange:
@@ -26,36 +28,60 @@ class RoomExchange:
         self._engine = engine
         self._owned = owned
         self._interval_s = interval_s
+        self._rounds = 0
+        self._away = False
+        self._reading: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Exchange for ever; while the store is away, features go on with what is known."""
         while True:
             await asyncio.sleep(self._interval_s)
+            self._rounds += 1
             try:
-                await self.exchange()
+                await self.exchange(self._rounds)
             except StoreUnavailable as error:
                 log.warning("Room counts of other partitions are not fresh: %s", error)
 
-    async def exchange(self) -> None:
+    async def exchange(self, round_: int) -> None:
         """Publish the shares that changed, and read those of the rooms that were active, once.
 
         Some rooms at a time: the event loop has scores to see to in between.
         """
-        active = self._engine.active_rooms()
+        active = self._engine.begin_round(round_)
+        self._away = True  # until it has gone well: nobody waits for a store that is away
         await self.publish()
-        rooms = sorted({room for _, room in active})
-        for start in range(0, len(rooms), _SOME):
-            some = rooms[start : start + _SOME]
-            shares = dict(zip(some, await self._store.read_shares(some), strict=True))
-            refused = self._engine.set_other_shares(
-                {
-                    (partition, room): [share for at, share in shares[room].items() if at != partition]
-                    for partition, room in active
-                    if room in shares
-                }
-            )
-            if refused:
-                log.warning("%d shares of rooms are left out: %s", len(refused), refused[0])
+        active.sort(key=itemgetter(1))
+        for start in range(0, len(active), _SOME):
+            await self._read(active[start : start + _SOME])
+        self._away = False
+
+    async def hear(self, rooms: Sequence[tuple[int, str]]) -> None:
+        """Read the shares of rooms (partition, room_id) that come after a pause; not for long, they only are better."""
+        if self._away:
+            return
+        reading = asyncio.create_task(self._read(rooms), name="hear")
+        self._reading.add(reading)
+        reading.add_done_callback(self._heard)
+        await asyncio.wait([reading], timeout=_PATIENCE_S)  # and not cancelled: it costs a connection
+
+    def _heard(self, reading: asyncio.Task[None]) -> None:
+        self._reading.discard(reading)
+        if not reading.cancelled() and (error := reading.exception()) is not None:
+            self._away = True  # until the next round, which says so
+            if not isinstance(error, StoreUnavailable):
+                raise error
+
+    async def _read(self, rooms: Sequence[tuple[int, str]]) -> None:
+        names = list(dict.fromkeys(room for _, room in rooms))
+        shares = dict(zip(names, await self._store.read_shares(names), strict=True))
+        refused = self._engine.set_other_shares(
+            {
+                (partition, room): [share for at, share in shares[room].items() if at != partition]
+                for partition, room in rooms
+            }
+        )
+        if refused:
+            log.warning("%d shares of rooms are left out: %s", len(refused), refused[0])
 
     async def publish(self) -> None:
         """Publish the shares that changed. Raises StoreUnavailable; those that were not published stay to be."""

@@ -199,6 +199,7 @@ class Service:
             patiently=self._patiently,
             refused=self._outcomes.refused,
             unreadable=self._outcomes.unreadable,
+            hear=self._rooms.hear,
         )
         return Loop(
             self._source,

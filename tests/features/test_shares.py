@@ -6,14 +6,16 @@ import copy
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from features.catalogue import FEATURES
 from features.engine import FeatureEngine
 from features.events import Event
-from tests.features.harness import Lines, Record, Rows, assert_same, engine_of, join, run_batch
+from tests.features.harness import Lines, Record, Rows, assert_same, engine_of, join, run_batch, take
 from tests.features.ledger import Room
-from tests.features.oracle import Line, Oracle
+from tests.features.oracle import Line, Oracle, lg
 from tests.features.traffic import START, streams
 
 
@@ -87,10 +89,10 @@ def test_active_rooms_are_those_with_events_since_the_last_call() -> None:
     engine, rows = engine_of(2), Rows()
     run_batch(engine, rows, [comment(1, 0), comment(2, 1), comment(3, 1, room="room-2")])
 
-    assert sorted(engine.active_rooms()) == [(0, "room"), (1, "room"), (1, "room-2")]
-    assert engine.active_rooms() == []
+    assert sorted(engine.begin_round(1)) == [(0, "room"), (1, "room"), (1, "room-2")]
+    assert engine.begin_round(1) == []
     run_batch(engine, rows, [comment(3, 1, room="room-2")])
-    assert engine.active_rooms() == []  # a duplicate is no event
+    assert engine.begin_round(1) == []  # a duplicate is no event
 
 
 def test_forgetting_a_partition_forgets_its_shares() -> None:
@@ -99,7 +101,7 @@ def test_forgetting_a_partition_forgets_its_shares() -> None:
     engine.forget(0)
 
     assert set(engine.take_dirty_shares()) == {1}
-    assert engine.active_rooms() == [(1, "room")]
+    assert engine.begin_round(1) == [(1, "room")]
 
 
 def test_setting_shares_replaces_them() -> None:
@@ -138,3 +140,34 @@ def test_a_share_of_another_version_is_refused_in_words_and_counts_for_nothing()
     assert np.array_equal(
         run_batch(engine, rows, [comment(2, 0)]).features, run_batch(alone, others, [comment(2, 0)]).features
     )
+
+
+def test_rooms_that_come_after_a_pause_are_to_be_asked_for_once() -> None:
+    engine, rows = engine_of(1), Rows()
+
+    def unheard(number: int, room: str = "room") -> list[tuple[int, str]]:
+        batch, _ = take(engine, rows, [comment(number, 0, room=room), comment(number + 1, 0, room=room)])
+        return batch.unheard
+
+    engine.begin_round(10)
+    assert unheard(1) == [(0, "room")]
+    assert unheard(3) == []
+    engine.set_other_shares({(0, "room"): []})
+    engine.begin_round(11)
+    assert unheard(5) == [], "it was asked for in the round before"
+    engine.begin_round(12)
+    assert unheard(7) == [(0, "room")]
+    assert unheard(9, room="another") == [(0, "another")]
+
+
+def test_shares_that_come_while_their_batch_waits_are_in_its_features() -> None:
+    engine, other = engine_of(1), engine_of(2)
+    engine.begin_round(10)
+    run_batch(other, Rows(), [comment(number, 1) for number in range(2, 5)])
+    share = other.take_dirty_shares()[1]["room"]
+    record = comment(1, 0)
+    batch = engine.prepare([record.event], [0], [record.broker_ms])
+    engine.admit(batch.missing, [None] * len(batch.missing))
+    engine.set_other_shares({(0, "room"): [share]})
+    features = engine.compute(batch).features[0]
+    assert features[[feature.name for feature in FEATURES].index("room_1h_events")] == pytest.approx(lg(4))

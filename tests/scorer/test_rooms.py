@@ -43,10 +43,10 @@ async def test_each_publishes_its_own_share_and_reads_the_others() -> None:
             real(others)  # type: ignore[operator]
 
         member.engine.set_other_shares = noted  # type: ignore[method-assign, assignment]
-    await first.exchange()
+    await first.exchange(1)
     assert await shares(store) == {0}
     assert seen.pop((0, "r0")) == []
-    await second.exchange()
+    await second.exchange(1)
     assert await shares(store) == {0, 1}
     assert len(seen.pop((1, "r0"))) == 1
     for member in members:
@@ -58,9 +58,9 @@ async def test_what_could_not_be_published_is_published_the_next_time() -> None:
     members, (first, _) = await two_members(store)
     store.away = True
     with pytest.raises(StoreUnavailable):
-        await first.exchange()
+        await first.exchange(1)
     store.away = False
-    await first.exchange()
+    await first.exchange(1)
     assert await shares(store) == {0}
     for member in members:
         await member.end()
@@ -83,9 +83,9 @@ async def test_what_was_given_up_half_way_is_published_the_next_time(monkeypatch
 async def test_a_share_that_did_not_change_is_not_published_again() -> None:
     store = FaultyStore()
     members, (first, _) = await two_members(store)
-    await first.exchange()
+    await first.exchange(1)
     store.flush()
-    await first.exchange()
+    await first.exchange(1)
     assert await shares(store) == set()
     for member in members:
         await member.end()
@@ -94,7 +94,7 @@ async def test_a_share_that_did_not_change_is_not_published_again() -> None:
 async def test_the_share_of_a_partition_that_is_not_ours_any_more_is_left_to_its_owner() -> None:
     store = FaultyStore()
     members, _ = await two_members(store)
-    await exchange_of(members[0], []).exchange()
+    await exchange_of(members[0], []).exchange(1)
     assert await shares(store) == set()
     for member in members:
         await member.end()
@@ -103,8 +103,8 @@ async def test_the_share_of_a_partition_that_is_not_ours_any_more_is_left_to_its
 async def test_a_share_that_was_not_ours_to_publish_is_published_once_it_is_again() -> None:
     store = FaultyStore()
     members, (first, _) = await two_members(store)
-    await exchange_of(members[0], []).exchange()
-    await first.exchange()
+    await exchange_of(members[0], []).exchange(1)
+    await first.exchange(1)
     assert await shares(store) == {0}
     for member in members:
         await member.end()
@@ -129,5 +129,50 @@ async def test_a_store_that_is_away_does_not_hold_up_a_hand_over() -> None:
     await members[0].ownership.revoked([0])
     assert 0 not in members[0].ownership.leases
     store.away = False
+    for member in members:
+        await member.end()
+
+
+async def test_a_room_that_comes_after_a_pause_knows_at_once_what_the_others_saw() -> None:
+    store = FaultyStore()
+    members, (first, second) = await two_members(store)
+    await second.exchange(1)
+    room = members[0].engine._cache.partitions[0].rooms["r0"]
+    await first.hear([(0, "r0")])
+    assert members[0].engine._cache.others.rows[room.others]["total"][0] == 3
+    for member in members:
+        await member.end()
+
+
+async def test_nobody_waits_for_shares_of_a_store_that_is_away() -> None:
+    store = FaultyStore()
+    members, (first, second) = await two_members(store)
+    await second.exchange(1)
+    store.away = True
+    await first.hear([(0, "r0")])
+    store.away = False
+    await first.hear([(0, "r0")])
+    room = members[0].engine._cache.partitions[0].rooms["r0"]
+    assert room.others == -1, "not asked again before a round has gone well"
+    await first.exchange(2)
+    assert members[0].engine._cache.others.rows[room.others]["total"][0] == 3
+    for member in members:
+        await member.end()
+
+
+async def test_a_batch_waits_only_so_long_for_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FaultyStore()
+    members, (first, second) = await two_members(store)
+    await second.exchange(1)
+    proceed = asyncio.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_serve", proceed.wait)
+        await first.hear([(0, "r0")])
+    room = members[0].engine._cache.partitions[0].rooms["r0"]
+    assert room.others == -1
+    proceed.set()
+    async with asyncio.timeout(60):
+        while room.others < 0:  # noqa: ASYNC110 -- what was asked for comes all the same
+            await asyncio.sleep(0)
     for member in members:
         await member.end()
