@@ -161,7 +161,7 @@ class FeatureEngine:
                     room = cache.add_room(partition, event.room_id)
                     missing.append(RowKey(partition, "room", event.room_id))
                     self._pending[missing[-1]] = room.slot
-                if room.heard < self._round - 1:
+                if room.heard < self._round:
                     room.heard = self._round
                     unheard.append((partition, event.room_id))
                     if room.others < 0:
@@ -349,8 +349,10 @@ class FeatureEngine:
     def begin_round(self, number: int) -> list[tuple[int, str]]:
         """Return (partition, room_id) of the rooms that had events since the last call: ask for the others' shares.
 
-        `Batch.unheard` tells of rooms that come after a pause: those that were not asked for in this round or the last.
+        `Batch.unheard` tells of the rooms that have events in this round without having been asked for.
         """
+        for room in self._active:
+            room.heard = number
         active = [(room.partition, room.id) for room in self._active]
         self._active.clear()
         self.enter_round(number)
@@ -375,7 +377,6 @@ class FeatureEngine:
             room = held.rooms.get(room_id) if held is not None else None
             if room is None:
                 continue
-            room.heard = self._round
             if room.others >= 0:
                 others.wipe(room.others)  # and kept: a batch under way knows it by its place
             elif blobs:

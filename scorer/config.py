@@ -333,8 +333,13 @@ class Features(msgspec.Struct, frozen=True):
         Meta(ge=1_000, le=50_000_000, description="Viewers whose rows stay in memory; more of them: fewer reads."),
     ] = 200_000
     room_refresh_ms: Annotated[
-        int, Meta(ge=10, le=60_000, description="How often room counts are exchanged with other partitions.")
-    ] = 250
+        int,
+        Meta(
+            ge=10,
+            le=60_000,
+            description="How often room counts are exchanged with other partitions; they are up to twice as old.",
+        ),
+    ] = 125
 
 
 class State(msgspec.Struct, frozen=True):

@@ -1,11 +1,13 @@
 """Room counts over partitions: each partition keeps its own share exactly and learns the others' a moment later.
 
-A viewer's events go to the viewer's partition, so a room's counts are spread over all of them. Four times a second (by
-default) each partition publishes its shares that changed and reads those of the rooms it has just seen.
+A viewer's events go to the viewer's partition, so a room's counts are spread over all of them. Eight times a second (by
+default) each partition publishes its shares that changed and reads those of the rooms it has just seen. A room that
+comes after a pause is asked for at once. So a share is as old as one wait to be published and one to be read, at most.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from operator import itemgetter
 
@@ -29,13 +31,15 @@ class RoomExchange:
         self._owned = owned
         self._interval_s = interval_s
         self._rounds = 0
-        self._away = False
+        self._away = False  # the store, when it was asked last
         self._reading: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Exchange for ever; while the store is away, features go on with what is known."""
+        due = time.monotonic()
         while True:
-            await asyncio.sleep(self._interval_s)
+            due = max(due + self._interval_s, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
             self._rounds += 1
             try:
                 await self.exchange(self._rounds)
@@ -48,15 +52,21 @@ class RoomExchange:
         Some rooms at a time: the event loop has scores to see to in between.
         """
         active = self._engine.begin_round(round_)
-        self._away = True  # until it has gone well: nobody waits for a store that is away
-        await self.publish()
-        active.sort(key=itemgetter(1))
-        for start in range(0, len(active), _SOME):
-            await self._read(active[start : start + _SOME])
+        try:
+            await self.publish()
+            active.sort(key=itemgetter(1))
+            for start in range(0, len(active), _SOME):
+                await self._read(active[start : start + _SOME])
+        except StoreUnavailable:
+            self._away = True
+            raise
         self._away = False
 
     async def hear(self, rooms: Sequence[tuple[int, str]]) -> None:
-        """Read the shares of rooms (partition, room_id) that come after a pause; not for long, they only are better."""
+        """Read the shares of rooms (partition, room_id) that come after a pause.
+
+        Waits for 10 ms at most, and not at all after the store failed: a score in time is worth more than these.
+        """
         if self._away:
             return
         reading = asyncio.create_task(self._read(rooms), name="hear")

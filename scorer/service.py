@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -199,7 +199,7 @@ class Service:
             patiently=self._patiently,
             refused=self._outcomes.refused,
             unreadable=self._outcomes.unreadable,
-            hear=self._rooms.hear,
+            hear=self._hear,
         )
         return Loop(
             self._source,
@@ -213,6 +213,10 @@ class Service:
             checkpoint_ms=config.state.checkpoint_ms,
             clock=_now_ms,
         )
+
+    async def _hear(self, rooms: Sequence[tuple[int, str]]) -> None:
+        if self._source.partitions != 1:  # else there are no others
+            await self._rooms.hear(rooms)
 
     async def _patiently(self, call: Callable[[], Awaitable[_T]]) -> _T:
         """Wait for the store, and say so meanwhile: no checkpoint may be there to fail and tell."""

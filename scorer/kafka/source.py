@@ -123,6 +123,11 @@ class Source:
         """Leave the group."""
         await stop_consumer(self._consumer)
 
+    @property
+    def partitions(self) -> int:
+        """How many the topic has, of all members; 0 before a broker has said so."""
+        return len(self._consumer.partitions_for_topic(self._topic) or ())
+
     async def poll(self, timeout_ms: int) -> Mapping[int, Sequence[Record]]:
         """All records at hand, by partition, waiting up to `timeout_ms` for the first; longer during a rebalance.
 

@@ -152,11 +152,11 @@ def test_rooms_that_come_after_a_pause_are_to_be_asked_for_once() -> None:
     engine.begin_round(10)
     assert unheard(1) == [(0, "room")]
     assert unheard(3) == []
-    engine.set_other_shares({(0, "room"): []})
-    engine.begin_round(11)
-    assert unheard(5) == [], "it was asked for in the round before"
-    engine.begin_round(12)
-    assert unheard(7) == [(0, "room")]
+    assert engine.begin_round(11) == [(0, "room")]
+    assert unheard(5) == [], "it was asked for when the round began"
+    assert engine.begin_round(12) == [(0, "room")]
+    assert engine.begin_round(13) == []
+    assert unheard(7) == [(0, "room")], "nothing happened in the round before"
     assert unheard(9, room="another") == [(0, "another")]
 
 
