@@ -41,7 +41,7 @@ class Viewer:
 class Room:
     """A room in memory: this partition's share of it, and the sum of the others'."""
 
-    __slots__ = ("hash", "heard", "id", "others", "partition", "slot")
+    __slots__ = ("hash", "id", "others", "partition", "slot", "told")
 
     def __init__(self, partition: int, room_id: str) -> None:
         self.partition = partition
@@ -49,7 +49,7 @@ class Room:
         self.hash = hash_id(room_id)
         self.slot = -1
         self.others = -1  # slot in `others`, or -1 while no other partition's share is known
-        self.heard = -1  # round in which the others' shares were asked for last
+        self.told = -1  # version of what is summed there
 
 
 @dataclass(slots=True)

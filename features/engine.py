@@ -13,10 +13,10 @@ from features.catalogue import HISTORY_LENGTH, N_CHANNELS, N_FEATURES
 from features.columns import COLUMNS, LINE
 from features.events import BADGES, ROOM_LEVEL, Event
 from features.kernel import walk
-from features.packing import RowBytes
-from features.rows import FREE_GIFT, ROOM, TYPE_CODE, RowVersionError
-from features.shares import sum_shares
+from features.rows import FREE_GIFT, TYPE_CODE, RowVersionError
+from features.shares import OtherShares
 from features.table import Table
+from features.watch import RoomWatch
 
 __all__ = ["Batch", "Changes", "Computed", "FeatureEngine", "RowKey", "RowVersionError", "ViewerChange"]
 
@@ -71,7 +71,8 @@ class Batch:
     columns: NDArray[Any]  # (n,) COLUMNS
     missing: list[RowKey]
     erased: list[tuple[int, str, Viewer | None]]  # partition, viewer_id, who is to be forgotten
-    unheard: list[tuple[int, str]]  # partition, room_id: of what other partitions saw there, too little is known
+    rooms: set[Room]  # with a place for what other partitions saw
+    unheard: set[str]  # rooms of which others may have seen more than is known: to be asked for before `compute`
     changed: tuple[NDArray[np.int32], ...] = ()  # slots of the viewers, pairs and rooms that changed
 
     def forget_events(self) -> None:
@@ -117,8 +118,8 @@ class FeatureEngine:
         self._pending: dict[RowKey, int] = {}  # rows that wait to be admitted -> slot
         self._under_way = False  # a batch is laid out and not computed: rows must keep their slots
         self._dirty: set[Room] = set()  # own share changed since it was last taken
-        self._active: set[Room] = set()
-        self._round = 0
+        self._watch = RoomWatch()
+        self._shares = OtherShares(self._cache.others)
 
     def open(self, partition: int) -> None:
         """Own a partition of which nothing is in memory yet."""
@@ -130,7 +131,6 @@ class FeatureEngine:
         self._cache.forget(partition)
         self._pending = {key: slot for key, slot in self._pending.items() if key.partition != partition}
         self._dirty = {room for room in self._dirty if room.partition != partition}
-        self._active = {room for room in self._active if room.partition != partition}
 
     def prepare(self, events: Sequence[Event], partitions: Sequence[int], broker_ms: Sequence[int]) -> Batch:
         """Lay out n events as columns and find their rows. Raises KeyError for a partition that is not open."""
@@ -142,7 +142,8 @@ class FeatureEngine:
         lines = columns.view(np.uint8).data
         missing: list[RowKey] = []
         erased: list[tuple[int, str, Viewer | None]] = []
-        unheard: list[tuple[int, str]] = []
+        rooms: set[Room] = set()
+        unheard: set[str] = set()
         at = 0
         for event, partition, broker in zip(events, partitions, broker_ms, strict=True):
             held = cache.partitions[partition]
@@ -161,11 +162,13 @@ class FeatureEngine:
                     room = cache.add_room(partition, event.room_id)
                     missing.append(RowKey(partition, "room", event.room_id))
                     self._pending[missing[-1]] = room.slot
-                if room.heard < self._round:
-                    room.heard = self._round
-                    unheard.append((partition, event.room_id))
-                    if room.others < 0:
-                        room.others = cache.others.take(room, partition)
+                    unheard.add(room.id)
+                if self._watch.needs(room.id):
+                    unheard.add(room.id)
+                if room.others < 0 and (room.id in unheard or room.id in self._shares):
+                    room.others = cache.others.take(room, partition)
+                if room.others >= 0:
+                    rooms.add(room)
                 room_slot, others, room_hash = room.slot, room.others, room.hash
                 if kind not in ROOM_LEVEL:
                     viewer = held.viewers.get(event.viewer_id)  # type: ignore[arg-type]  # decode saw to it
@@ -212,7 +215,7 @@ class FeatureEngine:
                 badges,
             )
             at += LINE.size
-        return Batch(sequence, columns, missing, erased, unheard)
+        return Batch(sequence, columns, missing, erased, rooms, unheard)
 
     def admit(self, keys: Sequence[RowKey], blobs: Sequence[bytes | None]) -> dict[int, RowVersionError]:
         """Take in loaded rows; None is an entity that the store does not know.
@@ -253,6 +256,7 @@ class FeatureEngine:
             np.empty(n, np.uint8),
             np.empty(n, np.uint8),
         )
+        self._shares.sum_up(batch.rooms)
         changed = np.empty((3, n), np.int32)
         counts = walk(
             batch.columns,
@@ -271,7 +275,7 @@ class FeatureEngine:
         for room in map(cache.rooms.owners.__getitem__, batch.changed[2].tolist()):
             if room is not None:
                 self._dirty.add(room)
-                self._active.add(room)
+                self._watch.saw(room.id)
         for partition, viewer_id, viewer in batch.erased:
             if viewer is not None:
                 cache.erase(viewer)
@@ -346,51 +350,27 @@ class FeatureEngine:
             if held is not None:
                 self._dirty.update(held.rooms[room_id] for room_id in rooms if room_id in held.rooms)
 
-    def begin_round(self, number: int) -> list[tuple[int, str]]:
-        """Return (partition, room_id) of the rooms that had events since the last call: ask for the others' shares.
+    def next_round(self) -> list[str]:
+        """Begin a round of asking what other partitions saw; return the rooms to ask for now.
 
-        `Batch.unheard` tells of the rooms that have events in this round without having been asked for.
+        `Batch.unheard` names the others that have events in it.
         """
-        for room in self._active:
-            room.heard = number
-        active = [(room.partition, room.id) for room in self._active]
-        self._active.clear()
-        self.enter_round(number)
-        return active
+        rooms = self._watch.next_round()
+        self._shares.keep(rooms)
+        return rooms
 
-    def enter_round(self, number: int) -> None:
-        """Say that it is as late as that already, although nothing was asked for in between."""
-        self._round = number
+    def skip_round(self) -> None:
+        """Begin a round in which nothing was asked for."""
+        self._watch.skip()
+        self._shares.keep(())
 
-    def set_other_shares(self, shares: Mapping[tuple[int, str], Sequence[bytes]]) -> list[RowVersionError]:
-        """Replace what is known of rooms from other partitions: (partition, room_id) -> the others' packed shares.
+    def set_other_shares(self, shares: Mapping[str, Mapping[int, bytes]]) -> list[RowVersionError]:
+        """Replace what is known of rooms from other partitions: room_id -> partition -> its packed share.
 
-        Rooms that are not in memory are passed over. Returns what is wrong with shares that cannot be read: they count
-        for nothing.
+        Returns what was wrong with shares of earlier calls that turned out to be unreadable: they count for nothing.
         """
-        others = self._cache.others
-        packed: list[bytes] = []
-        slots: list[int] = []
-        ends: list[int] = []
-        for (partition, room_id), blobs in shares.items():
-            held = self._cache.partitions.get(partition)
-            room = held.rooms.get(room_id) if held is not None else None
-            if room is None:
-                continue
-            if room.others >= 0:
-                others.wipe(room.others)  # and kept: a batch under way knows it by its place
-            elif blobs:
-                room.others = others.take(room, partition)
-            if blobs:
-                packed += blobs
-                slots.append(room.others)
-                ends.append(len(packed))
-        if not packed:
-            return []
-        known = np.zeros(len(packed), ROOM)
-        refused = RowBytes("room", known).unpack_readable(range(len(packed)), packed)
-        sum_shares(known, np.array(ends), others.rows, np.array(slots))
-        return list(refused.values())
+        self._shares.tell(shares)
+        return self._shares.take_refused()
 
 
 def warm_up() -> None:
@@ -404,4 +384,4 @@ def warm_up() -> None:
         engine.compute(batch)
         stored = engine.changes(batch)
         for share in stored[0].rooms.values() if stored else ():
-            engine.set_other_shares({(0, event.room_id): [share]})
+            engine.set_other_shares({event.room_id: {1: share}})

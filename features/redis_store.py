@@ -185,10 +185,11 @@ class RedisStore:
 
     async def publish_shares(self, shares: Mapping[int, Mapping[str, bytes]]) -> None:
         """See Store. Absolute values: a repeat changes nothing."""
-        for partition, rooms in shares.items():
-            for some in _chunks(list(rooms.items())):
-                names = [self._share(room) for room, _ in some]
-                await _served(self._publish(names, [partition, _ROOM_TTL_S, *(blob for _, blob in some)]))
+        told = [(room, partition, blob) for partition, rooms in shares.items() for room, blob in rooms.items()]
+        for some in _chunks(told):
+            names = [self._share(room) for room, _, _ in some]
+            each = (value for _, partition, blob in some for value in (partition, blob))
+            await _served(self._publish(names, [_ROOM_TTL_S, *each]))
 
     async def read_shares(self, rooms: Sequence[str]) -> list[dict[int, bytes]]:
         """See Store."""

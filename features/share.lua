@@ -1,6 +1,6 @@
--- Publish one partition's shares of rooms.
--- KEYS share hashes of the rooms   ARGV[1] partition, [2] seconds to live, then the share of each room
+-- Publish shares of rooms.
+-- KEYS share hash of each share's room   ARGV[1] seconds to live, then partition and share of each
 for k = 1, #KEYS do
-  redis.call('HSET', KEYS[k], ARGV[1], ARGV[k + 2])
-  redis.call('EXPIRE', KEYS[k], ARGV[2])
+  redis.call('HSET', KEYS[k], ARGV[2 * k], ARGV[2 * k + 1])
+  redis.call('EXPIRE', KEYS[k], ARGV[1])
 end

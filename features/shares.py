@@ -1,15 +1,75 @@
-"""Summing what several partitions know about one room."""
+"""What other partitions know about a room, and summing it."""
 
+from collections.abc import Collection, Iterable, Mapping
+from itertools import count
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.cache import Room
 from features.compiled import compiled, inner
 from features.fold import MOST
-from features.rows import ROOM_KINDS, SHORT
+from features.packing import RowBytes
+from features.rows import ROOM, ROOM_KINDS, SHORT, RowVersionError
+from features.table import Table
 
 _KINDS = len(ROOM_KINDS)
+_ROWS = 256
+
+
+class OtherShares:
+    """Shares of rooms, packed as the store told them, and sums, made once an event of another partition needs one."""
+
+    def __init__(self, sums: Table[Room]) -> None:
+        """`sums` holds one row a room, at `Room.others`."""
+        self._sums = sums
+        self._told: dict[str, tuple[int, Mapping[int, bytes]]] = {}  # room_id -> version, partition -> packed row
+        self._versions = count()
+        self._refused: list[RowVersionError] = []
+        self._grow(_ROWS)
+
+    def __contains__(self, room_id: str) -> bool:
+        return room_id in self._told
+
+    def tell(self, shares: Mapping[str, Mapping[int, bytes]]) -> None:
+        """Take in room_id -> partition -> packed row, in place of what was known of these rooms."""
+        version = next(self._versions)
+        self._told.update((room_id, (version, told)) for room_id, told in shares.items())
+
+    def keep(self, rooms: Collection[str]) -> None:
+        """Forget what was told of other rooms; sums stay."""
+        self._told = {room_id: self._told[room_id] for room_id in rooms if room_id in self._told}
+
+    def sum_up(self, rooms: Iterable[Room]) -> None:
+        """Have the sums of rooms that have a place for it agree with what was told last."""
+        packed: list[bytes] = []
+        ends: list[int] = []
+        slots: list[int] = []
+        for room in rooms:
+            version, told = self._told.get(room.id, (room.told, {}))
+            if version == room.told:
+                continue
+            room.told = version
+            self._sums.wipe(room.others)
+            packed += [blob for partition, blob in told.items() if partition != room.partition]
+            ends.append(len(packed))
+            slots.append(room.others)
+        if packed:
+            if len(packed) > len(self._known):
+                self._grow(2 * len(packed))
+            self._bytes.lines[: len(packed)] = 0
+            self._refused += self._bytes.unpack_readable(range(len(packed)), packed).values()
+            sum_shares(self._known, np.array(ends), self._sums.rows, np.array(slots))
+
+    def take_refused(self) -> list[RowVersionError]:
+        """Return what is wrong with shares that could not be read since the last call: they count for nothing."""
+        refused, self._refused = self._refused, []
+        return refused
+
+    def _grow(self, rows: int) -> None:
+        self._known = np.zeros(rows, ROOM)  # unpacked shares, on their way to a sum
+        self._bytes = RowBytes("room", self._known)
 
 
 @compiled

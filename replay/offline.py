@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
@@ -111,8 +111,9 @@ class Offline:
             next_interval = taken.interval != self._interval
             if next_interval:
                 await self._exchange()
+                if taken.interval != self._interval + 1:
+                    self._engine.skip_round()
                 self._interval = taken.interval
-                self._engine.enter_round(taken.interval)
             due = self._engine.is_crowded or uncut >= _CUT
             if due and (alone or next_interval or uncut >= _LONG):
                 await self._save(alone)
@@ -135,9 +136,9 @@ class Offline:
 
     async def _exchange(self) -> None:
         self._at(self._interval)
-        await self._rooms.exchange(self._interval + 1)
+        await self._rooms.exchange()
 
-    async def _hear(self, rooms: Sequence[tuple[int, str]]) -> None:
+    async def _hear(self, rooms: Collection[str]) -> None:
         if len(self.partitions) > 1:
             self._at(self._interval - 1)
             await self._rooms.hear(rooms)

@@ -99,7 +99,7 @@ class Pipeline:
         patiently: Callable[[Callable[[], Awaitable[list[bytes | None]]]], Awaitable[list[bytes | None]]],
         refused: Callable[[Lease, Written], None] | None = None,
         unreadable: Callable[[Lease, RowVersionError], None] | None = None,
-        hear: Callable[[Sequence[tuple[int, str]]], Awaitable[None]] | None = None,
+        hear: Callable[[Collection[str]], Awaitable[None]] | None = None,
     ) -> None:
         self._engine = engine
         self._store = store

@@ -1,22 +1,21 @@
 """Room counts over partitions: each partition keeps its own share exactly and learns the others' a moment later.
 
 A viewer's events go to the viewer's partition, so a room's counts are spread over all of them. Eight times a second (by
-default) each partition publishes its shares that changed and reads those of the rooms it has just seen. A room that
-comes after a pause is asked for at once. So a share is as old as one wait to be published and one to be read, at most.
+default) each member publishes its shares that changed and reads those of the rooms it has just seen. A room that comes
+after a pause is asked for at once. So a share is as old as one wait to be published and one to be read, at most.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Collection
 
 from features.engine import FeatureEngine
 from features.store import Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-_SOME = 100  # rooms dealt with in one go: well below a millisecond
+_SOME = 50  # rooms dealt with in one go: well below a millisecond
 _PATIENCE_S = 0.01  # that a batch waits for rooms that come after a pause
 
 
@@ -30,7 +29,6 @@ class RoomExchange:
         self._engine = engine
         self._owned = owned
         self._interval_s = interval_s
-        self._rounds = 0
         self._away = False  # the store, when it was asked last
         self._reading: set[asyncio.Task[None]] = set()
 
@@ -40,30 +38,28 @@ class RoomExchange:
         while True:
             due = max(due + self._interval_s, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            self._rounds += 1
             try:
-                await self.exchange(self._rounds)
+                await self.exchange()
             except StoreUnavailable as error:
                 log.warning("Room counts of other partitions are not fresh: %s", error)
 
-    async def exchange(self, round_: int) -> None:
-        """Publish the shares that changed, and read those of the rooms that were active, once.
+    async def exchange(self) -> None:
+        """Publish the shares that changed, and read those of the rooms that are watched, once.
 
         Some rooms at a time: the event loop has scores to see to in between.
         """
-        active = self._engine.begin_round(round_)
+        watched = self._engine.next_round()
         try:
             await self.publish()
-            active.sort(key=itemgetter(1))
-            for start in range(0, len(active), _SOME):
-                await self._read(active[start : start + _SOME])
+            for start in range(0, len(watched), _SOME):
+                await self._read(watched[start : start + _SOME])
         except StoreUnavailable:
             self._away = True
             raise
         self._away = False
 
-    async def hear(self, rooms: Sequence[tuple[int, str]]) -> None:
-        """Read the shares of rooms (partition, room_id) that come after a pause.
+    async def hear(self, rooms: Collection[str]) -> None:
+        """Read the shares of rooms that come after a pause.
 
         Waits for 10 ms at most, and not at all after the store failed: a score in time is worth more than these.
         """
@@ -81,15 +77,10 @@ class RoomExchange:
             if not isinstance(error, StoreUnavailable):
                 raise error
 
-    async def _read(self, rooms: Sequence[tuple[int, str]]) -> None:
-        names = list(dict.fromkeys(room for _, room in rooms))
-        shares = dict(zip(names, await self._store.read_shares(names), strict=True))
-        refused = self._engine.set_other_shares(
-            {
-                (partition, room): [share for at, share in shares[room].items() if at != partition]
-                for partition, room in rooms
-            }
-        )
+    async def _read(self, rooms: Collection[str]) -> None:
+        names = list(rooms)
+        shares = await self._store.read_shares(names)
+        refused = self._engine.set_other_shares(dict(zip(names, shares, strict=True)))
         if refused:
             log.warning("%d shares of rooms are left out: %s", len(refused), refused[0])
 

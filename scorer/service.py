@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -214,7 +214,7 @@ class Service:
             clock=_now_ms,
         )
 
-    async def _hear(self, rooms: Sequence[tuple[int, str]]) -> None:
+    async def _hear(self, rooms: Collection[str]) -> None:
         if self._source.partitions != 1:  # else there are no others
             await self._rooms.hear(rooms)
 

@@ -26,18 +26,14 @@ def comment(number: int, partition: int, *, room: str = "room", at: int = 0) -> 
     return Record(event, partition, event.event_time_ms)
 
 
-def exchange(engines: Sequence[FeatureEngine], published: dict[str, dict[int, bytes]], partitions: int) -> None:
+def exchange(engines: Sequence[FeatureEngine], published: dict[str, dict[int, bytes]]) -> None:
     """Publish every changed share and let every engine read the others' shares of all rooms."""
     for engine in engines:
         for partition, rooms in engine.take_dirty_shares().items():
             for room, share in rooms.items():
                 published.setdefault(room, {})[partition] = share
     for engine in engines:
-        known: dict[tuple[int, str], list[bytes]] = {}
-        for partition in range(partitions):
-            for room, shares in published.items():
-                known[partition, room] = [blob for p, blob in shares.items() if p != partition]
-        engine.set_other_shares(known)
+        engine.set_other_shares({room: dict(shares) for room, shares in published.items()})
 
 
 def stack(lines: list[Line]) -> Lines:
@@ -61,13 +57,12 @@ def test_rooms_add_up_over_partitions_as_of_the_last_exchange(records: list[Reco
     published: dict[str, dict[int, bytes]] = {}
     for record in records:
         if data.draw(st.integers(0, 3)) == 0:
-            exchange(engines, published, 3)
+            exchange(engines, published)
             seen: dict[tuple[int, str], Room] = {key: copy.deepcopy(room) for key, room in oracle.rooms.items()}
             oracle.others = {
                 (partition, name): [room for (p, n), room in seen.items() if n == name and p != partition]
                 for partition in range(3)
                 for _, name in seen
-                if (partition, name) in oracle.rooms  # a room that is not in memory yet has nowhere to put shares
             }
         got.append(run_batch(owner[record.partition], rows, [record]))
         want.append(oracle.see(*record))
@@ -85,23 +80,12 @@ def test_shares_are_taken_once_and_again_after_a_change() -> None:
     assert engine.take_dirty_shares() == {1: {"room": rows.rooms[1, "room"]}}
 
 
-def test_active_rooms_are_those_with_events_since_the_last_call() -> None:
-    engine, rows = engine_of(2), Rows()
-    run_batch(engine, rows, [comment(1, 0), comment(2, 1), comment(3, 1, room="room-2")])
-
-    assert sorted(engine.begin_round(1)) == [(0, "room"), (1, "room"), (1, "room-2")]
-    assert engine.begin_round(1) == []
-    run_batch(engine, rows, [comment(3, 1, room="room-2")])
-    assert engine.begin_round(1) == []  # a duplicate is no event
-
-
 def test_forgetting_a_partition_forgets_its_shares() -> None:
     engine, rows = engine_of(2), Rows()
     run_batch(engine, rows, [comment(1, 0), comment(2, 1)])
     engine.forget(0)
 
     assert set(engine.take_dirty_shares()) == {1}
-    assert engine.begin_round(1) == [(1, "room")]
 
 
 def test_setting_shares_replaces_them() -> None:
@@ -112,9 +96,9 @@ def test_setting_shares_replaces_them() -> None:
     run_batch(other, Rows(), [comment(2, 1)])
     share = other.take_dirty_shares()[1]["room"]
     for _ in range(3):
-        engine.set_other_shares({(0, "room"): [share]})
+        engine.set_other_shares({"room": {1: share}})
     with_share = run_batch(engine, rows, [comment(3, 0, at=1)])
-    engine.set_other_shares({(0, "room"): []})
+    engine.set_other_shares({"room": {}})
     without = run_batch(engine, rows, [comment(4, 0, at=2)])
     expected = [run_batch(alone, Rows(), [record]) for record in (comment(3, 0, at=1), comment(4, 0, at=2))]
 
@@ -124,50 +108,62 @@ def test_setting_shares_replaces_them() -> None:
 
 def test_shares_of_unknown_rooms_and_partitions_are_let_go() -> None:
     engine = engine_of(1)
-    engine.set_other_shares({(0, "nowhere"): [b"anything"], (7, "nowhere"): [b"anything"]})
+    engine.set_other_shares({"nowhere": {7: b"anything"}})
 
 
 def test_a_share_of_another_version_is_refused_in_words_and_counts_for_nothing() -> None:
     engine, rows = engine_of(1), Rows()
     run_batch(engine, rows, [comment(1, 0)])
     blob = rows.rooms[0, "room"]
-    assert engine.set_other_shares({(0, "room"): [blob]}) == []
-    (refused,) = engine.set_other_shares({(0, "room"): [blob, bytes([blob[0] + 8]) + blob[1:]]})
+    assert engine.set_other_shares({"room": {1: blob}}) == []
+    engine.set_other_shares({"room": {1: blob, 2: bytes([blob[0] + 8]) + blob[1:]}})
+    features = run_batch(engine, rows, [comment(2, 0)]).features
+    (refused,) = engine.set_other_shares({})
     assert "A stored room row has version 3" in str(refused)
     alone, others = engine_of(1), Rows()
     run_batch(alone, others, [comment(1, 0)])
-    alone.set_other_shares({(0, "room"): [blob]})
-    assert np.array_equal(
-        run_batch(engine, rows, [comment(2, 0)]).features, run_batch(alone, others, [comment(2, 0)]).features
-    )
+    alone.set_other_shares({"room": {1: blob}})
+    assert np.array_equal(features, run_batch(alone, others, [comment(2, 0)]).features)
 
 
-def test_rooms_that_come_after_a_pause_are_to_be_asked_for_once() -> None:
-    engine, rows = engine_of(1), Rows()
+def test_rooms_of_which_too_little_is_known_are_told_before_the_features() -> None:
+    engine, rows = engine_of(2), Rows()
 
-    def unheard(number: int, room: str = "room") -> list[tuple[int, str]]:
-        batch, _ = take(engine, rows, [comment(number, 0, room=room), comment(number + 1, 0, room=room)])
+    def unheard(number: int, partition: int = 0, room: str = "room") -> set[str]:
+        batch, _ = take(engine, rows, [comment(number + i, partition, room=room) for i in range(2)])
         return batch.unheard
 
-    engine.begin_round(10)
-    assert unheard(1) == [(0, "room")]
-    assert unheard(3) == []
-    assert engine.begin_round(11) == [(0, "room")]
-    assert unheard(5) == [], "it was asked for when the round began"
-    assert engine.begin_round(12) == [(0, "room")]
-    assert engine.begin_round(13) == []
-    assert unheard(7) == [(0, "room")], "nothing happened in the round before"
-    assert unheard(9, room="another") == [(0, "another")]
+    assert unheard(1) == {"room"}
+    assert unheard(3) == set()
+    assert unheard(5, partition=1) == {"room"}, "it was not in memory there when it was asked for"
+    assert unheard(7, partition=1) == set()
+    assert engine.next_round() == ["room"]
+    assert unheard(9, partition=1) == set()
+    engine.skip_round()
+    assert unheard(11) == {"room"}
+    assert unheard(13, room="another") == {"another"}
+
+
+def test_events_of_two_partitions_in_one_batch_both_wait_for_their_room() -> None:
+    engine, other = engine_of(2), engine_of(3)
+    rows = Rows()
+    take(engine, rows, [comment(1, 0), comment(2, 1)])
+    engine.skip_round()
+    run_batch(other, Rows(), [comment(number, 2) for number in range(3, 6)])
+    share = other.take_dirty_shares()[2]["room"]
+    batch = engine.prepare([comment(number, number % 2).event for number in (6, 7)], [0, 1], [START, START])
+    engine.set_other_shares({"room": {2: share}})
+    known = engine.compute(batch).features[:, [feature.name for feature in FEATURES].index("room_1h_events")]
+    assert known == pytest.approx(lg(5)), "two of its own partition and three of the other"
 
 
 def test_shares_that_come_while_their_batch_waits_are_in_its_features() -> None:
     engine, other = engine_of(1), engine_of(2)
-    engine.begin_round(10)
     run_batch(other, Rows(), [comment(number, 1) for number in range(2, 5)])
     share = other.take_dirty_shares()[1]["room"]
     record = comment(1, 0)
     batch = engine.prepare([record.event], [0], [record.broker_ms])
     engine.admit(batch.missing, [None] * len(batch.missing))
-    engine.set_other_shares({(0, "room"): [share]})
+    engine.set_other_shares({"room": {1: share}})
     features = engine.compute(batch).features[0]
     assert features[[feature.name for feature in FEATURES].index("room_1h_events")] == pytest.approx(lg(4))

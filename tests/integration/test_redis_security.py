@@ -106,7 +106,7 @@ async def test_the_whole_service_does_with_the_rights_that_ship_and_needs_each_o
             await produce(setup, [record(event, 2) for event in half])
             async with serving(config) as service:
                 await until_consumed(service, len(half))
-                await service._rooms.exchange(1)
+                await service._rooms.exchange()
                 assert service.metrics.totals().unaccounted == 0
                 last = service._ownership.leases[0]
                 await service._store.clear(0, last.epoch)  # as before rows are rebuilt
