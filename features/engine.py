@@ -71,7 +71,7 @@ class Batch:
     columns: NDArray[Any]  # (n,) COLUMNS
     missing: list[RowKey]
     erased: list[tuple[int, str, Viewer | None]]  # partition, viewer_id, who is to be forgotten
-    rooms: set[Room]  # with a place for what other partitions saw
+    rooms: set[Room]
     unheard: set[str]  # rooms of which others may have seen more than is known: to be asked for before `compute`
     changed: tuple[NDArray[np.int32], ...] = ()  # slots of the viewers, pairs and rooms that changed
 
@@ -165,10 +165,7 @@ class FeatureEngine:
                     unheard.add(room.id)
                 if self._watch.needs(room.id):
                     unheard.add(room.id)
-                if room.others < 0 and (room.id in unheard or room.id in self._shares):
-                    room.others = cache.others.take(room, partition)
-                if room.others >= 0:
-                    rooms.add(room)
+                rooms.add(room)
                 room_slot, others, room_hash = room.slot, room.others, room.hash
                 if kind not in ROOM_LEVEL:
                     viewer = held.viewers.get(event.viewer_id)  # type: ignore[arg-type]  # decode saw to it
@@ -256,7 +253,8 @@ class FeatureEngine:
             np.empty(n, np.uint8),
             np.empty(n, np.uint8),
         )
-        self._shares.sum_up(batch.rooms)
+        for placed in self._shares.sum_up(batch.rooms):
+            batch.columns["others"][batch.columns["room"] == placed.slot] = placed.others
         changed = np.empty((3, n), np.int32)
         counts = walk(
             batch.columns,

@@ -29,9 +29,6 @@ class OtherShares:
         self._refused: list[RowVersionError] = []
         self._grow(_ROWS)
 
-    def __contains__(self, room_id: str) -> bool:
-        return room_id in self._told
-
     def tell(self, shares: Mapping[str, Mapping[int, bytes]]) -> None:
         """Take in room_id -> partition -> packed row, in place of what was known of these rooms."""
         version = next(self._versions)
@@ -41,18 +38,26 @@ class OtherShares:
         """Forget what was told of other rooms; sums stay."""
         self._told = {room_id: self._told[room_id] for room_id in rooms if room_id in self._told}
 
-    def sum_up(self, rooms: Iterable[Room]) -> None:
-        """Have the sums of rooms that have a place for it agree with what was told last."""
+    def sum_up(self, rooms: Iterable[Room]) -> list[Room]:
+        """Have the sums of rooms agree with what was told last; return the rooms that have their first."""
         packed: list[bytes] = []
         ends: list[int] = []
         slots: list[int] = []
+        first: list[Room] = []
         for room in rooms:
             version, told = self._told.get(room.id, (room.told, {}))
             if version == room.told:
                 continue
             room.told = version
-            self._sums.wipe(room.others)
+            known = len(packed)
             packed += [blob for partition, blob in told.items() if partition != room.partition]
+            if room.others >= 0:
+                self._sums.wipe(room.others)
+            elif len(packed) > known:
+                room.others = self._sums.take(room, room.partition)
+                first.append(room)
+            else:
+                continue
             ends.append(len(packed))
             slots.append(room.others)
         if packed:
@@ -61,6 +66,7 @@ class OtherShares:
             self._bytes.lines[: len(packed)] = 0
             self._refused += self._bytes.unpack_readable(range(len(packed)), packed).values()
             sum_shares(self._known, np.array(ends), self._sums.rows, np.array(slots))
+        return first
 
     def take_refused(self) -> list[RowVersionError]:
         """Return what is wrong with shares that could not be read since the last call: they count for nothing."""
