@@ -49,7 +49,7 @@ class Room:
         self.hash = hash_id(room_id)
         self.slot = -1
         self.others = -1  # slot in `others`, or -1 while no other partition's share is known
-        self.told = -1  # version of what is summed there
+        self.told = -1  # asking of which the answer is summed there
 
 
 @dataclass(slots=True)
@@ -133,6 +133,7 @@ class Cache:
 
     def _free_room(self, room: Room) -> None:
         self.rooms.give_back(room.slot)
+        room.slot = -1
         if room.others >= 0:
             self.others.give_back(room.others)
 

@@ -1,8 +1,8 @@
 """FeatureEngine: events in, features out, and what the store has to remember."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -77,7 +77,7 @@ class Batch:
 
     def forget_events(self) -> None:
         """Keep only what `changes` asks for: hundreds of batches may wait for their rows to be written."""
-        self.columns, self.missing = _NO_COLUMNS, []
+        self.columns, self.missing, self.rooms, self.unheard = _NO_COLUMNS, [], set(), set()
 
 
 def _change(changes: dict[int, Changes], partition: int, viewer_id: str) -> ViewerChange:
@@ -116,7 +116,7 @@ class FeatureEngine:
     def __init__(self, *, capacity: int = 262_144) -> None:
         self._cache = Cache(capacity)
         self._pending: dict[RowKey, int] = {}  # rows that wait to be admitted -> slot
-        self._under_way = False  # a batch is laid out and not computed: rows must keep their slots
+        self._under_way: Batch | None = None  # laid out and not computed: rows must keep their slots
         self._dirty: set[Room] = set()  # own share changed since it was last taken
         self._watch = RoomWatch()
         self._shares = OtherShares(self._cache.others)
@@ -137,7 +137,6 @@ class FeatureEngine:
         cache, sequence = self._cache, next(_SEQUENCES)
         cache.forget_erased()
         cache.evict(self._dirty)
-        self._under_way = True
         columns = np.empty(len(events), COLUMNS)
         lines = columns.view(np.uint8).data
         missing: list[RowKey] = []
@@ -212,7 +211,8 @@ class FeatureEngine:
                 badges,
             )
             at += LINE.size
-        return Batch(sequence, columns, missing, erased, rooms, unheard)
+        self._under_way = Batch(sequence, columns, missing, erased, rooms, unheard)
+        return self._under_way
 
     def admit(self, keys: Sequence[RowKey], blobs: Sequence[bytes | None]) -> dict[int, RowVersionError]:
         """Take in loaded rows; None is an entity that the store does not know.
@@ -280,7 +280,7 @@ class FeatureEngine:
             if held := cache.partitions.get(partition):
                 cache.viewers.touched[held.viewers[viewer_id].slot] = batch.sequence
                 held.erased.append((batch.sequence, viewer_id))
-        self._under_way = False
+        self._under_way = None
         return computed
 
     def changes(self, *batches: Batch, partition: int | None = None) -> dict[int, Changes]:
@@ -313,7 +313,7 @@ class FeatureEngine:
         held = self._cache.partitions.get(partition)
         if held is not None:
             held.durable = max(held.durable, up_to)
-            if not self._under_way:
+            if self._under_way is None:
                 self._cache.forget_erased()
 
     def abandon(self, partition: int) -> None:
@@ -331,9 +331,13 @@ class FeatureEngine:
         cache = self._cache
         return {"viewer": len(cache.viewers), "pair": len(cache.pairs), "room": len(cache.rooms)}
 
-    def take_dirty_shares(self, at_most: int | None = None) -> dict[int, dict[str, bytes]]:
+    def dirty_rooms(self) -> list[Room]:
+        """Return the rooms whose share changed and was not taken since."""
+        return list(self._dirty)
+
+    def take_dirty_shares(self, among: Iterable[Room] | None = None) -> dict[int, dict[str, bytes]]:
         """Return, by partition and room, this process's shares that changed and were not returned since, packed."""
-        dirty = list(islice(self._dirty, at_most))
+        dirty = [room for room in (self.dirty_rooms() if among is None else among) if room in self._dirty]
         self._dirty.difference_update(dirty)
         out: dict[int, dict[str, bytes]] = {}
         slots = np.array([room.slot for room in dirty], np.int32)
@@ -354,7 +358,8 @@ class FeatureEngine:
         `Batch.unheard` names the others that have events in it.
         """
         rooms = self._watch.next_round()
-        self._shares.keep(rooms)
+        waiting = self._under_way.rooms if self._under_way else ()
+        self._shares.keep({*rooms, *(room.id for room in waiting)})
         return rooms
 
     def skip_round(self) -> None:
@@ -362,12 +367,16 @@ class FeatureEngine:
         self._watch.skip()
         self._shares.keep(())
 
-    def set_other_shares(self, shares: Mapping[str, Mapping[int, bytes]]) -> list[RowVersionError]:
+    def ask_shares(self) -> int:
+        """Number an asking for shares: what comes of it does not undo what came of a later one."""
+        return self._shares.ask()
+
+    def set_other_shares(self, shares: Mapping[str, Mapping[int, bytes]], asked: int) -> list[RowVersionError]:
         """Replace what is known of rooms from other partitions: room_id -> partition -> its packed share.
 
         Returns what was wrong with shares of earlier calls that turned out to be unreadable: they count for nothing.
         """
-        self._shares.tell(shares)
+        self._shares.tell(shares, asked)
         return self._shares.take_refused()
 
 
@@ -382,4 +391,4 @@ def warm_up() -> None:
         engine.compute(batch)
         stored = engine.changes(batch)
         for share in stored[0].rooms.values() if stored else ():
-            engine.set_other_shares({event.room_id: {1: share}})
+            engine.set_other_shares({event.room_id: {1: share}}, engine.ask_shares())

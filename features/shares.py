@@ -24,15 +24,20 @@ class OtherShares:
     def __init__(self, sums: Table[Room]) -> None:
         """`sums` holds one row a room, at `Room.others`."""
         self._sums = sums
-        self._told: dict[str, tuple[int, Mapping[int, bytes]]] = {}  # room_id -> version, partition -> packed row
-        self._versions = count()
+        self._told: dict[str, tuple[int, Mapping[int, bytes]]] = {}  # room_id -> asking, partition -> packed row
+        self._askings = count()
         self._refused: list[RowVersionError] = []
         self._grow(_ROWS)
 
-    def tell(self, shares: Mapping[str, Mapping[int, bytes]]) -> None:
-        """Take in room_id -> partition -> packed row, in place of what was known of these rooms."""
-        version = next(self._versions)
-        self._told.update((room_id, (version, told)) for room_id, told in shares.items())
+    def ask(self) -> int:
+        """Number an asking."""
+        return next(self._askings)
+
+    def tell(self, shares: Mapping[str, Mapping[int, bytes]], asked: int) -> None:
+        """Take in room_id -> partition -> packed row, in place of what was known unless that was asked for later."""
+        for room_id, told in shares.items():
+            if room_id not in self._told or self._told[room_id][0] < asked:
+                self._told[room_id] = asked, told
 
     def keep(self, rooms: Collection[str]) -> None:
         """Forget what was told of other rooms; sums stay."""
@@ -45,10 +50,10 @@ class OtherShares:
         slots: list[int] = []
         first: list[Room] = []
         for room in rooms:
-            version, told = self._told.get(room.id, (room.told, {}))
-            if version == room.told:
+            asked, told = self._told.get(room.id, (room.told, {}))
+            if asked <= room.told or room.slot < 0:
                 continue
-            room.told = version
+            room.told = asked
             known = len(packed)
             packed += [blob for partition, blob in told.items() if partition != room.partition]
             if room.others >= 0:

@@ -1,7 +1,7 @@
 """A recording through the service's own pipeline: rows in memory instead of Redis, no Kafka, and no waiting.
 
 Batches have a fixed size, nothing is shed, and time is what the records' timestamps say: every 250 ms of it, partitions
-tell each other their shares of rooms, as they do in service.
+tell each other their shares of rooms, which is how old these may be in service.
 """
 
 from __future__ import annotations
@@ -133,6 +133,10 @@ class Offline:
     async def settle(self) -> None:
         """Have everything in `store`."""
         await self._save(alone=False)
+
+    async def tell_rest(self) -> None:
+        """Have the last interval's shares of rooms in `store`, for those that read on."""
+        await self._exchange()
 
     async def _exchange(self) -> None:
         self._at(self._interval)

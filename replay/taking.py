@@ -20,7 +20,7 @@ from replay.simulate.recorded import CHANCE_HEADER
 from scorer.record import Record
 
 ROOM_MS: Final = 250
-"""How often partitions tell each other of rooms: as `features.room_refresh_ms` has it by default."""
+"""How often partitions tell each other of rooms: twice `features.room_refresh_ms`, for both waits of the service."""
 
 _LEAP_MS: Final = 3_600_000
 _COLUMNS: Final = ("key", "value", "partition", "offset", "headers", "timestamp_ms")

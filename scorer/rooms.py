@@ -2,7 +2,8 @@
 
 A viewer's events go to the viewer's partition, so a room's counts are spread over all of them. Eight times a second (by
 default) each member publishes its shares that changed and reads those of the rooms it has just seen. A room that comes
-after a pause is asked for at once. So a share is as old as one wait to be published and one to be read, at most.
+after a pause is asked for at once. So a share is as old as one wait to be published and one to be read, at most, and as
+long as the store takes.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _SOME = 50  # rooms dealt with in one go: well below a millisecond
 _PATIENCE_S = 0.01  # that a batch waits for rooms that come after a pause
+_AT_ONCE = 4  # readings for batches that went on without
 
 
 class RoomExchange:
@@ -36,7 +38,7 @@ class RoomExchange:
         """Exchange for ever; while the store is away, features go on with what is known."""
         due = time.monotonic()
         while True:
-            due = max(due + self._interval_s, time.monotonic())
+            due = max(due + self._interval_s, time.monotonic() + self._interval_s / 2)
             await asyncio.sleep(due - time.monotonic())
             try:
                 await self.exchange()
@@ -63,24 +65,24 @@ class RoomExchange:
 
         Waits for 10 ms at most, and not at all after the store failed: a score in time is worth more than these.
         """
-        if self._away:
+        if self._away or len(self._reading) >= _AT_ONCE:
             return
         reading = asyncio.create_task(self._read(rooms), name="hear")
         self._reading.add(reading)
         reading.add_done_callback(self._heard)
         await asyncio.wait([reading], timeout=_PATIENCE_S)  # and not cancelled: it costs a connection
+        if reading.done() and not isinstance(reading.exception(), StoreUnavailable):
+            reading.result()
 
     def _heard(self, reading: asyncio.Task[None]) -> None:
         self._reading.discard(reading)
-        if not reading.cancelled() and (error := reading.exception()) is not None:
+        if not reading.cancelled() and reading.exception() is not None:
             self._away = True  # until the next round, which says so
-            if not isinstance(error, StoreUnavailable):
-                raise error
 
     async def _read(self, rooms: Collection[str]) -> None:
-        names = list(rooms)
+        names, asked = list(rooms), self._engine.ask_shares()
         shares = await self._store.read_shares(names)
-        refused = self._engine.set_other_shares(dict(zip(names, shares, strict=True)))
+        refused = self._engine.set_other_shares(dict(zip(names, shares, strict=True)), asked)
         if refused:
             log.warning("%d shares of rooms are left out: %s", len(refused), refused[0])
 
@@ -88,7 +90,9 @@ class RoomExchange:
         """Publish the shares that changed. Raises StoreUnavailable; those that were not published stay to be."""
         kept: list[dict[int, dict[str, bytes]]] = []  # of partitions that are not ours now: they may come back
         try:
-            while dirty := self._engine.take_dirty_shares(_SOME):
+            rooms = self._engine.dirty_rooms()  # and none that change meanwhile, or it would never end
+            for start in range(0, len(rooms), _SOME):
+                dirty = self._engine.take_dirty_shares(rooms[start : start + _SOME])
                 owned = set(self._owned())
                 kept.append(dirty)
                 await self._store.publish_shares({p: rooms for p, rooms in dirty.items() if p in owned})

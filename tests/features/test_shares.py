@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from features.catalogue import FEATURES
 from features.engine import FeatureEngine
 from features.events import Event
+from features.rows import RowVersionError
 from tests.features.harness import Lines, Record, Rows, assert_same, engine_of, join, run_batch, take
 from tests.features.ledger import Room
 from tests.features.oracle import Line, Oracle, lg
@@ -26,6 +27,11 @@ def comment(number: int, partition: int, *, room: str = "room", at: int = 0) -> 
     return Record(event, partition, event.event_time_ms)
 
 
+def tell(engine: FeatureEngine, shares: dict[str, dict[int, bytes]]) -> list[RowVersionError]:
+    """What the store answers at once."""
+    return engine.set_other_shares(shares, engine.ask_shares())
+
+
 def exchange(engines: Sequence[FeatureEngine], published: dict[str, dict[int, bytes]]) -> None:
     """Publish every changed share and let every engine read the others' shares of all rooms."""
     for engine in engines:
@@ -33,7 +39,7 @@ def exchange(engines: Sequence[FeatureEngine], published: dict[str, dict[int, by
             for room, share in rooms.items():
                 published.setdefault(room, {})[partition] = share
     for engine in engines:
-        engine.set_other_shares({room: dict(shares) for room, shares in published.items()})
+        tell(engine, {room: dict(shares) for room, shares in published.items()})
 
 
 def stack(lines: list[Line]) -> Lines:
@@ -96,9 +102,9 @@ def test_setting_shares_replaces_them() -> None:
     run_batch(other, Rows(), [comment(2, 1)])
     share = other.take_dirty_shares()[1]["room"]
     for _ in range(3):
-        engine.set_other_shares({"room": {1: share}})
+        tell(engine, {"room": {1: share}})
     with_share = run_batch(engine, rows, [comment(3, 0, at=1)])
-    engine.set_other_shares({"room": {}})
+    tell(engine, {"room": {}})
     without = run_batch(engine, rows, [comment(4, 0, at=2)])
     expected = [run_batch(alone, Rows(), [record]) for record in (comment(3, 0, at=1), comment(4, 0, at=2))]
 
@@ -106,23 +112,26 @@ def test_setting_shares_replaces_them() -> None:
     assert np.array_equal(without.features, expected[1].features)
 
 
-def test_shares_of_unknown_rooms_and_partitions_are_let_go() -> None:
-    engine = engine_of(1)
-    engine.set_other_shares({"nowhere": {7: b"anything"}})
+def test_shares_of_rooms_without_events_are_forgotten_with_the_next_round() -> None:
+    engine, rows = engine_of(1), Rows()
+    tell(engine, {"room": {7: b"nothing that could be read"}})
+    engine.next_round()
+    run_batch(engine, rows, [comment(1, 0)])
+    assert tell(engine, {}) == []
 
 
 def test_a_share_of_another_version_is_refused_in_words_and_counts_for_nothing() -> None:
     engine, rows = engine_of(1), Rows()
     run_batch(engine, rows, [comment(1, 0)])
     blob = rows.rooms[0, "room"]
-    assert engine.set_other_shares({"room": {1: blob}}) == []
-    engine.set_other_shares({"room": {1: blob, 2: bytes([blob[0] + 8]) + blob[1:]}})
+    assert tell(engine, {"room": {1: blob}}) == []
+    tell(engine, {"room": {1: blob, 2: bytes([blob[0] + 8]) + blob[1:]}})
     features = run_batch(engine, rows, [comment(2, 0)]).features
-    (refused,) = engine.set_other_shares({})
+    (refused,) = tell(engine, {})
     assert "A stored room row has version 3" in str(refused)
     alone, others = engine_of(1), Rows()
     run_batch(alone, others, [comment(1, 0)])
-    alone.set_other_shares({"room": {1: blob}})
+    tell(alone, {"room": {1: blob}})
     assert np.array_equal(features, run_batch(alone, others, [comment(2, 0)]).features)
 
 
@@ -152,18 +161,44 @@ def test_events_of_two_partitions_in_one_batch_both_wait_for_their_room() -> Non
     run_batch(other, Rows(), [comment(number, 2) for number in range(3, 6)])
     share = other.take_dirty_shares()[2]["room"]
     batch = engine.prepare([comment(number, number % 2).event for number in (6, 7)], [0, 1], [START, START])
-    engine.set_other_shares({"room": {2: share}})
+    tell(engine, {"room": {2: share}})
     known = engine.compute(batch).features[:, [feature.name for feature in FEATURES].index("room_1h_events")]
     assert known == pytest.approx(lg(5)), "two of its own partition and three of the other"
 
 
-def test_shares_that_come_while_their_batch_waits_are_in_its_features() -> None:
-    engine, other = engine_of(1), engine_of(2)
-    run_batch(other, Rows(), [comment(number, 1) for number in range(2, 5)])
-    share = other.take_dirty_shares()[1]["room"]
-    record = comment(1, 0)
+ROOM_EVENTS = [feature.name for feature in FEATURES].index("room_1h_events")
+
+
+def told_by(partition: int, *, comments: int, first: int) -> bytes:
+    """A partition's share of the room."""
+    engine = engine_of(partition + 1)
+    run_batch(engine, Rows(), [comment(number, partition) for number in range(first, first + comments)])
+    return engine.take_dirty_shares()[partition]["room"]
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+def test_shares_that_come_while_their_batch_waits_are_in_its_features(rounds: int) -> None:
+    engine, record = engine_of(1), comment(1, 0)
     batch = engine.prepare([record.event], [0], [record.broker_ms])
     engine.admit(batch.missing, [None] * len(batch.missing))
-    engine.set_other_shares({"room": {1: share}})
-    features = engine.compute(batch).features[0]
-    assert features[[feature.name for feature in FEATURES].index("room_1h_events")] == pytest.approx(lg(4))
+    tell(engine, {"room": {1: told_by(1, comments=3, first=2)}})
+    for _ in range(rounds):
+        engine.next_round()
+    assert engine.compute(batch).features[0][ROOM_EVENTS] == pytest.approx(lg(4))
+
+
+def test_an_answer_that_comes_late_undoes_no_later_one() -> None:
+    engine, rows = engine_of(1), Rows()
+    before = engine.ask_shares()
+    tell(engine, {"room": {1: told_by(1, comments=3, first=2)}})
+    engine.set_other_shares({"room": {1: told_by(1, comments=1, first=2)}}, before)
+    assert run_batch(engine, rows, [comment(1, 0)]).features[0][ROOM_EVENTS] == pytest.approx(lg(4))
+
+
+def test_a_partition_that_is_given_up_with_a_batch_under_way_keeps_no_place() -> None:
+    engine, record = engine_of(1), comment(1, 0)
+    batch = engine.prepare([record.event], [0], [record.broker_ms])
+    engine.forget(0)
+    tell(engine, {"room": {1: told_by(1, comments=3, first=2)}})
+    engine.compute(batch)
+    assert len(engine._cache.others) == 0

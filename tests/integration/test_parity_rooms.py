@@ -120,6 +120,7 @@ async def test_two_members_hear_of_each_others_rooms_within_the_refresh(
         return works[-1]
 
     monkeypatch.setattr(Pipeline, "read", watched)
+    monkeypatch.setattr("scorer.rooms._PATIENCE_S", 30.0)  # how soon Redis answers is the machine's affair
     async with serving(setup.config) as first, serving(setup.config) as second:
         async with asyncio.timeout(60):
             while any(len(member._ownership.leases) != PARTITIONS // 2 for member in (first, second)):  # noqa: ASYNC110

@@ -13,6 +13,7 @@ from engines.model import ModelError
 from engines.prior import PriorModel
 from engines.train.dataset import Rows, read
 from features.catalogue import FEATURES, HISTORY_LENGTH, N_CHANNELS, fingerprint
+from features.events import Event, encode
 from replay import dataset
 from replay.dataset import HORIZONS_S, PRIOR_COLUMNS, Map, Sampling, write_dataset
 from replay.offline import Offline
@@ -24,7 +25,9 @@ from replay.workers import shared_out
 from scorer.pipeline import Work
 from scorer.service import REFERENCE_MODEL
 from scorer.tips import Tips
+from tests.features.oracle import lg
 
+T0 = 1_750_000_000_000
 TRAFFIC = Traffic(seed=3, rate=10, duration_s=1_300, viewers=100, tips=40, truth=True)
 
 
@@ -65,6 +68,22 @@ def halves(recording: Path, folder: Path) -> tuple[Path, Path]:
         with Writer(path, source="half") as writer:
             writer.write(half)
     return paths
+
+
+def say(number: int, partition: int, after_ms: int) -> Record:
+    event = Event(f"e{number}", "comment", T0 + after_ms, "room", "streamer", f"viewer-{partition}")
+    return Record(f"viewer-{partition}".encode(), encode(event), partition, None, None, T0 + after_ms, T0 + after_ms)
+
+
+def test_the_last_that_a_partition_saw_reaches_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "one.parquet"
+    with Writer(path, source="made") as writer:
+        writer.write([say(i, 1, i) for i in range(40)] + [say(100 + i, 0, 2_000 + 1_000 * i) for i in range(700)])
+    write_dataset(path, tmp_path / "set", sampling=Sampling(negatives=1.0))
+    at = [feature.name for feature in FEATURES].index("room_1h_events")
+    _, parts = read(tmp_path / "set")
+    known = np.concatenate([rows.features[rows.time_ms >= T0 + 2_000, at] for rows in parts])
+    assert known.min() > lg(35), "the forty events of the other partition"
 
 
 def wanted(works: list[Work], recording: Path) -> list[tuple[Work, int]]:

@@ -172,3 +172,68 @@ async def test_a_batch_waits_only_so_long_for_shares(monkeypatch: pytest.MonkeyP
             await asyncio.sleep(0)
     for member in members:
         await member.end()
+
+
+async def test_publishing_ends_although_rooms_go_on_changing(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FaultyStore()
+    members, (first, _) = await two_members(store)
+    publish = store.publish_shares
+
+    async def publish_and_change(told: dict[int, dict[str, bytes]]) -> None:
+        await publish(told)
+        members[0].engine.return_dirty_shares(told)
+
+    monkeypatch.setattr(store, "publish_shares", publish_and_change)
+    async with asyncio.timeout(60):
+        await first.exchange()
+    assert len(members[0].engine.dirty_rooms()) == 1
+    for member in members:
+        await member.end()
+
+
+async def test_no_more_is_read_for_batches_while_some_readings_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, begun, proceed = FaultyStore(), 0, asyncio.Event()
+    members, (first, _) = await two_members(store)
+
+    async def hang() -> None:
+        nonlocal begun
+        begun += 1
+        await proceed.wait()
+
+    monkeypatch.setattr(store, "_serve", hang)
+    for _ in range(9):
+        await first.hear(["r0"])
+    assert begun == 4
+    proceed.set()
+    for member in members:
+        await member.end()
+
+
+async def test_a_bug_in_reading_for_a_batch_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FaultyStore()
+    members, (first, _) = await two_members(store)
+
+    async def broken() -> None:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_serve", broken)
+        with pytest.raises(ValueError, match="a bug"):
+            await first.hear(["r0"])
+    for member in members:
+        await member.end()
+
+
+async def test_rooms_that_come_after_a_pause_are_heard_of_with_their_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, heard = Log(1), []
+    log.records[0] = [say(i, "v0") for i in range(3)]
+    member = Member(log, FaultyStore(), ListSink(), name="a")
+
+    async def hear(rooms: set[str]) -> None:
+        heard.append(rooms)
+
+    monkeypatch.setattr(member.pipeline, "_hear", hear)
+    member.start(0)
+    await member.until(0, 3)
+    assert heard == [{"r0"}]
+    await member.end()
