@@ -175,7 +175,7 @@ async def _tell_all(part: Part) -> int:
         with Recording(path) as recording:
             async for work in run.read(recording):
                 events += work.counts["consumed"]
-    await run.tell_rest()
+    await run.exchange()
     await told.close()
     return events
 

@@ -110,7 +110,7 @@ class Offline:
         for taken in taker.take(recording):
             next_interval = taken.interval != self._interval
             if next_interval:
-                await self._exchange()
+                await self.exchange()
                 if taken.interval != self._interval + 1:
                     self._engine.skip_round()
                 self._interval = taken.interval
@@ -134,11 +134,8 @@ class Offline:
         """Have everything in `store`."""
         await self._save(alone=False)
 
-    async def tell_rest(self) -> None:
-        """Have the last interval's shares of rooms in `store`, for those that read on."""
-        await self._exchange()
-
-    async def _exchange(self) -> None:
+    async def exchange(self) -> None:
+        """Have partitions tell each other of rooms, as of this interval. `read` leaves the last one to its caller."""
         self._at(self._interval)
         await self._rooms.exchange()
 
@@ -159,7 +156,7 @@ class Offline:
         """Pack what changed into the store, so that it need not stay in memory unpacked."""
         started = perf_counter()
         if alone:  # else it is done between intervals; a room that nobody was told of would have to stay in memory
-            await self._exchange()
+            await self.exchange()
         for lease in self._leases.values():
             if lease.read_to is None or (cut := self._pipeline.cut(lease)) is None:
                 continue
