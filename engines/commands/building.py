@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +21,9 @@ from engines.gate.verdict import Verdict, write_verdict
 from engines.manifest import Artifact, read, read_manifest
 from engines.model import BUCKETS, ModelError
 from engines.repository.store import Repository, Version
+
+if TYPE_CHECKING:
+    from engines.tensorrt.calibrate import Calibration
 
 _BUILD: Final = """Build a TensorRT engine for this machine's GPU, in a process of its own, and not at all if an engine
 of the same model, TensorRT, GPU and settings is there. Before it gets its name the engine is loaded and tested in a
@@ -117,13 +120,13 @@ def _build(options: argparse.Namespace) -> None:
         wide=options.wide,
         level=options.level,
     )
-    ranges = _ranges(artifact, options.traffic) if options.precision == "int8" else None
+    calibration = _calibration(artifact, options.traffic) if options.precision == "int8" else None
     with status() as say:
         folder = build(
             artifact,
             settings,
             options.repository,
-            ranges=ranges,
+            calibration=calibration,
             timeout_s=options.timeout,
             progress=lambda step, seconds: say(f"{step} ({seconds:.0f} s)"),
         )
@@ -136,15 +139,14 @@ def _build(options: argparse.Namespace) -> None:
         print("The gate compares it with the FP32 engine of the same model: build that, too.")
 
 
-def _ranges(artifact: Artifact, traffic: Path | None) -> dict[str, float]:
-    """Bounds of the values that INT8 quantises, from recorded rows."""
-    from engines.tensorrt.calibrate import ranges
+def _calibration(artifact: Artifact, traffic: Path | None) -> Calibration:
+    from engines.tensorrt.calibrate import read_calibration
 
     if traffic is None:
         raise ModelError(
             "INT8 must be calibrated: name a labelled set with --traffic, as `tipstream-replay dataset` makes it."
         )
-    return ranges(artifact, traffic)
+    return read_calibration(artifact, traffic)
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from engines.child import Ended, converse, missing, own
 from engines.cpu import OnnxModel
 from engines.manifest import Artifact, Manifest
 from engines.model import ModelError
+from engines.tensorrt.calibrate import Calibration
 from engines.tensorrt.plan import Known, Request, Settings, pack_known
 
 BUILD_TIMEOUT_S: Final = 900.0
@@ -35,17 +36,16 @@ def build(
     settings: Settings,
     cache: Path,
     *,
-    ranges: Mapping[str, float] | None = None,
-    known: Known | None = None,
+    calibration: Calibration | None = None,
     timeout_s: float = BUILD_TIMEOUT_S,
     progress: Callable[[str, float], None] = lambda step, seconds: None,
     builder: tuple[str, ...] = _BUILDER,
 ) -> Path:
     """Return the folder of the engine with these settings for this machine's GPU, building it unless it is in `cache`.
 
-    What was built has been loaded and tested by a process of its own before it gets its name. `progress` is told the
-    step and the seconds since the start, at least once a second. `known` are the rows of the engine's self-test;
-    without any, rows are drawn and the FP32 reference scores them. Raises ModelError, in words, if the engine cannot be
+    What was built has been loaded and tested by a process of its own before it gets its name: on the rows of the
+    `calibration`, which INT8 needs, else on rows that are drawn, and against the FP32 reference. `progress` is told the
+    step and the seconds since the start, at least once a second. Raises ModelError, in words, if the engine cannot be
     built, does not load, or takes longer than `timeout_s`.
     """
     request = Request(
@@ -53,8 +53,8 @@ def build(
         manifest=msgspec.json.format(msgspec.json.encode(artifact.manifest)) + b"\n",
         settings=settings,
         cache=str(cache),
-        ranges=dict(ranges or {}),
-        known=pack_known(known or _known(artifact)),
+        ranges=calibration.ranges if calibration else {},
+        known=pack_known(_known(artifact, calibration)),
         token=secrets.token_hex(4),
     )
     step = "starting the builder"
@@ -102,8 +102,11 @@ def draw(manifest: Manifest, n: int) -> tuple[NDArray[np.float32], NDArray[np.fl
     return features, history
 
 
-def _known(artifact: Artifact) -> Known:
-    features, history = draw(artifact.manifest, _KNOWN_ROWS)
+def _known(artifact: Artifact, calibration: Calibration | None) -> Known:
+    if calibration:
+        features, history = calibration.features, calibration.history
+    else:
+        features, history = draw(artifact.manifest, _KNOWN_ROWS)
     reference = OnnxModel(artifact)
     try:
         return Known(features, history, reference.infer(features, history))

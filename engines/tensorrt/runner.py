@@ -180,7 +180,8 @@ class TensorRTRunner:
             if not off <= tolerance:  # NaN too
                 raise ModelError(
                     f"Engine {self.engine} is {off:.3g} off the stored probabilities in bucket {slot.batch}, more than "
-                    f"{tolerance}: the plan is broken on this machine. Build it again, or serve another engine."
+                    f"{tolerance}: the plan is broken on this machine. Serve another engine, or build it again, without"
+                    " that bucket (--buckets) or in another --precision if this stays."
                 )
 
     def _record(self, slot: Slot) -> bool:

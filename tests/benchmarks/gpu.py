@@ -28,6 +28,7 @@ from engines.cpu import OnnxModel
 from engines.manifest import Artifact, read, read_manifest
 from engines.model import BUCKETS, Model, Scores
 from engines.tensorrt.build import build
+from engines.tensorrt.calibrate import calibrate
 from engines.tensorrt.plan import Settings, read_facts
 
 REFERENCE: Final = Path(engines.__file__).parent / "models" / "reference"
@@ -147,23 +148,15 @@ def accuracy(runner: Model, reference: Model, artifact: Artifact) -> Figures:
     }
 
 
-def ranges(artifact: Artifact) -> dict[str, float]:
-    """Bounds of what INT8 would quantise, from drawn rows: good enough for timing."""
-    from engines.tensorrt import precision
-
-    values = sorted(set(precision.int8_inputs(artifact.onnx).values()))
-    return dict.fromkeys(values, 8.0)
-
-
 def measure(name: str, settings: Settings, artifact: Artifact, cache: Path, reference: Model) -> Figures:
     """Build, load and time one engine."""
     say(f"{name}: building")
     began = time.perf_counter()
-    bounds = ranges(artifact) if settings.precision == "int8" else None
-    folder = build(artifact, settings, cache, ranges=bounds, timeout_s=400.0, progress=heartbeat(name))
+    calibration = calibrate(artifact, *rows(artifact, 1024, 0)) if settings.precision == "int8" else None
+    folder = build(artifact, settings, cache, calibration=calibration, timeout_s=400.0, progress=heartbeat(name))
     found: Figures = {"build_s": round(time.perf_counter() - began, 1)}
     began = time.perf_counter()
-    build(artifact, settings, cache, ranges=bounds, timeout_s=400.0)
+    build(artifact, settings, cache, calibration=calibration, timeout_s=400.0)
     found["found_again_s"] = round(time.perf_counter() - began, 1)
     facts = read_facts(folder)
     found |= {"plan_bytes": facts.plan_bytes, "tensorrt": facts.tensorrt, "gpu": str(facts.gpu), "driver": facts.driver}

@@ -14,9 +14,8 @@ from engines.cpu import OnnxModel
 from engines.manifest import Artifact, read, read_manifest
 from engines.model import ModelError, Scores
 from engines.tensorrt import precision
-from engines.tensorrt.calibrate import ranges
+from engines.tensorrt.calibrate import calibrate
 from tests.engines import small_models
-from tests.engines.gate import made
 from tests.engines.gate.made import Batch
 
 REFERENCE = Path(engines.__file__).parent / "models" / "reference"
@@ -78,16 +77,12 @@ def test_a_weight_that_fp16_cannot_hold_is_named(reference: Artifact) -> None:
 
 def test_int8_quantises_the_large_layers_and_stays_in_reach(reference: Artifact) -> None:
     batch = rows(reference)
-    values = sorted(set(precision.int8_inputs(reference.onnx).values()))
-    watched = precision.with_outputs(reference.onnx, values)
-    from engines.cpu import magnitudes
-
-    found = magnitudes(watched, values, [{"features": batch[0], "history": batch[1]}])
-    content = precision.quantised(reference.onnx, dict(zip(values, found, strict=True)))
+    ranges = calibrate(reference, *batch).ranges
+    content = precision.quantised(reference.onnx, ranges)
     ops = [node.op_type for node in onnx.load_from_string(content).graph.node]
     layers = len(precision.int8_inputs(reference.onnx))
     assert layers > 0
-    assert ops.count("QuantizeLinear") == layers + len(values)
+    assert ops.count("QuantizeLinear") == layers + len(ranges)
     exact, low = score(reference, reference.onnx, batch), score(reference, content, batch)
     assert 0 < np.abs(low.p_tip - exact.p_tip).max() < 0.2
 
@@ -123,16 +118,3 @@ def test_what_is_no_model_is_named() -> None:
     with pytest.raises(ModelError, match="This is no ONNX model"):
         precision.opset(b"nonsense")
     assert precision.opset(small_models.artifact().onnx) == 17
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({}, r"holds 3,000 rows; calibration needs 32,000. Record more"),
-        ({"features": "ffff"}, "by feature catalogue f"),
-    ],
-)
-def test_too_little_or_other_traffic_calibrates_nothing(tmp_path: Path, change: dict[str, str], words: str) -> None:
-    folder = made.shards(tmp_path / "set", **change)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match=words):
-        ranges(small_models.artifact(), folder)
