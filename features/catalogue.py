@@ -13,7 +13,7 @@ import xxhash
 
 from features import rows
 from features.events import BADGES, EVENT_TYPES
-from features.quantities import LONG_WINDOWS, PAIR_WINDOWS, QUANTITIES
+from features.quantities import LONG_WINDOWS, PAIR_WINDOWS, QUANTITIES, RECENT
 
 KERNEL_VERSION: Final = 1  # raise it when the kernel computes something else from the same declarations
 FUTURE_MS: Final = 2_000  # an event time is clamped to the record's broker time plus this
@@ -78,6 +78,30 @@ def _counts(entity: str, window: str, kinds: str) -> list[Feature]:
     ]
 
 
+def _recent(entity: str) -> list[Feature]:
+    """Shares of recent visits with a tip, visits since the last one, and how many tips such a visit brings."""
+    shares = [
+        _ratio(
+            f"{entity}_visits_tipped_{name}",
+            f"{entity}.visits_tipped.{name}",
+            f"{entity}.visits.{name}",
+            f"share of visits {_WHOSE[entity]} with a tip, each weighing {over}/{under} of the one after it",
+        )
+        for name, (over, under) in RECENT.items()
+    ]
+    since = _log(
+        f"{entity}.visits_since_tip",
+        f"visits {_WHOSE[entity]} since the last one with a tip, {rows.VISIT_BITS} if none is remembered",
+    )
+    tips = _ratio(
+        f"{entity}_tips_per_visit_tipped",
+        f"{entity}.total.tips",
+        f"{entity}.visits_tipped",
+        f"tips {_WHOSE[entity]}, per visit with a tip",
+    )
+    return [*shares, since, tips]
+
+
 def _member(name: str, types: str, description: str) -> Feature:
     mask = sum(1 << (rows.FREE_GIFT if name == "free_gift" else rows.TYPE_CODE[kind]) for kind in types.split())
     return Feature(f"event_is_{name}", description, "0 or 1", "", "event.type", MEMBER, mask)
@@ -99,6 +123,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
     _log("viewer.streamers", "streamers that the viewer ever visited"),
     _log("viewer.visits_tipped", "visits of the viewer that brought a tip"),
     _ratio("viewer_visits_tipped_share", "viewer.visits_tipped", "viewer.total.visits", "share of visits with a tip"),
+    *_recent("viewer"),
     *_counts("pair", "1h", "tips minor"),
     *(feature for window in PAIR_WINDOWS[1:] for feature in _counts("pair", window, "events tips minor subs visits")),
     *_counts("pair", "total", "events tips minor subs visits"),
@@ -108,6 +133,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
     _age("pair.age.subs", "time since the viewer's last subscription to this streamer"),
     _log("pair.visits_tipped", "visits of the viewer to this streamer that brought a tip"),
     _ratio("pair_visits_tipped_share", "pair.visits_tipped", "pair.total.visits", "share of such visits with a tip"),
+    *_recent("pair"),
     _age("pair.visit.age.start", "length of this visit so far"),
     *_counts("pair", "visit", "events comments social intent tips minor"),
     _age("pair.visit.age.tip", "time since the last tip of this visit"),
@@ -169,6 +195,7 @@ def fingerprint() -> str:
         KERNEL_VERSION, FUTURE_MS, NEVER, _TRANSFORMS, FEATURES, HISTORY_LENGTH, HISTORY_CHANNELS, QUANTITIES,
         EVENT_TYPES,
         rows.ROW_VERSION, rows.SHORT, rows.LONG, rows.PAIR, rows.KIND_OF_CODE, rows.IDS, rows.GIFTS,
+        rows.VISIT_BITS, RECENT,
         rows.VIEWER.descr, rows.PAIR_ROW.descr, rows.ROOM.descr,
     )  # fmt: skip
     return xxhash.xxh3_64_hexdigest(repr(parts).encode())

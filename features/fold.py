@@ -31,6 +31,7 @@ from features.rows import (
     SUBS,
     TIPS,
     TYPE_CODE,
+    VISIT_BITS,
     VISITS,
 )
 
@@ -135,18 +136,20 @@ def _add(viewer: Any, pair: Any, time: int, delta: NDArray[np.int64]) -> bool:
 
 @inner
 def _add_visit(viewer: Any, pair: Any, delta: NDArray[np.int64]) -> None:
-    """Add to this visit, and keep count of the visits with a tip."""
+    """Add to this visit, and keep account of the visits with a tip."""
     had = pair.visit[TIPS] > 0
     for kind in range(N_KINDS):
         pair.visit[kind] += delta[kind]
     pair.visit_minor += delta[MINOR]
     has = pair.visit[TIPS] > 0
-    if has and not had:
-        pair.visits_tipped += 1
-        viewer.visits_tipped += 1
-    elif had and not has:
-        pair.visits_tipped -= 1
-        viewer.visits_tipped -= 1
+    if has != had:
+        step = 1 if has else -1
+        pair.visits_tipped += step
+        viewer.visits_tipped += step
+        pair.visit_bits ^= 1
+        later = viewer.total[VISITS] - pair.visit_number  # visits of the viewer, to other streamers
+        if later < VISIT_BITS:
+            viewer.visit_bits ^= np.int64(1) << later
 
 
 @inner
@@ -263,6 +266,9 @@ def fold(viewer: Any, pair: Any, room: Any, event: Any, time: int, delta: NDArra
         delta[VISITS] = 1
         pair.room = event.room_hash
         pair.visit_start = time
+        pair.visit_number = viewer.total[VISITS] + 1
+        pair.visit_bits <<= 1
+        viewer.visit_bits <<= 1
         pair.visit_tip = 0
         pair.visit[:] = 0
         pair.visit_minor = 0

@@ -68,7 +68,7 @@ LAYOUTS: Final = {
         VIEWER,
         (
             (PLAIN, "clock"), (PLAIN, "seen"), (PLAIN, "total"), (PLAIN, "total_minor"), (PLAIN, "streamers"),
-            (PLAIN, "visits_tipped"), (AGE, "first"), (AGE, "last"),
+            (PLAIN, "visits_tipped"), (PLAIN, "visit_bits"), (AGE, "first"), (AGE, "last"),
             (PLAIN, "short"), (PLAIN, "short_minor"), (PLAIN, "long"), (PLAIN, "long_minor"),
             (TIMES, "past_time", "seen"), (CHAIN, "past_type", "seen"), (CHAIN, "past_place", "seen"),
             (CHAIN, "past_size", "seen"), (CHAIN, "past_minor", "seen"), (HASHES, "ids", "seen"),
@@ -79,11 +79,11 @@ LAYOUTS: Final = {
         PAIR_ROW,
         (
             (PLAIN, "clock"), (PLAIN, "number"), (PLAIN, "total"), (PLAIN, "total_minor"), (PLAIN, "visits_tipped"),
-            (AGE, "first"), (AGE, "last"), (AGE, "visit_start"), (AGE, "visit_tip"), (PLAIN, "visit"),
-            (PLAIN, "visit_minor"), (PLAIN, "counts"), (PLAIN, "minor"), (PLAIN, "room"), (PLAIN, "free_gift"),
-            (PLAIN, "gifts"), (TIMES, "gift_time", "gifts"), (CHAIN, "gift_minor", "gifts"),
-            (CHAIN, "gift_visit", "gifts"), (PLAIN, "gift_tx"), (HASHES, "gift_key", "gifts"),
-            (HASHES, "gift_room", "gifts"),
+            (PLAIN, "visit_bits"), (PLAIN, "visit_number"), (AGE, "first"), (AGE, "last"), (AGE, "visit_start"),
+            (AGE, "visit_tip"), (PLAIN, "visit"), (PLAIN, "visit_minor"), (PLAIN, "counts"), (PLAIN, "minor"),
+            (PLAIN, "room"), (PLAIN, "free_gift"), (PLAIN, "gifts"), (TIMES, "gift_time", "gifts"),
+            (CHAIN, "gift_minor", "gifts"), (CHAIN, "gift_visit", "gifts"), (PLAIN, "gift_tx"),
+            (HASHES, "gift_key", "gifts"), (HASHES, "gift_room", "gifts"),
         ),
     ),
     "room": _layout(

@@ -9,16 +9,49 @@ from features import quantities as q
 from features.catalogue import QUARTERS
 from features.compiled import inner
 from features.fold import LONG_RINGS, N_KINDS, N_LONG, PAIR_RINGS, SHORT_RINGS
-from features.rows import DAY
+from features.rows import DAY, LONG_VISITS, VISIT_BITS, VISITS
 
 _STEP: Final = N_KINDS + 1  # quantities per window of a viewer or a room
 _QUARTER: Final = DAY // QUARTERS
+
+
+def _weights() -> NDArray[np.int64]:
+    """Weight of a visit by fraction and by how many came after it, in whole numbers so that sums are exact."""
+    weights = np.empty((len(q.RECENT), VISIT_BITS), np.int64)
+    for row, (over, under) in zip(weights, q.RECENT.values(), strict=True):
+        weight = 1 << 32
+        for k in range(VISIT_BITS):
+            row[k] = weight
+            weight = weight * over // under
+    return weights
+
+
+_WEIGHTS: Final = _weights()
+_KNOWN: Final = np.concatenate([np.zeros((len(_WEIGHTS), 1), np.int64), _WEIGHTS.cumsum(axis=1)], axis=1)
 
 
 @inner
 def since(now: int, then: int) -> int:
     """Return an age in ms; -1 = never."""
     return now - then if then > 0 else -1
+
+
+@inner
+def _read_visits(out: NDArray[np.int64], at: int, bits: int, visits: int) -> None:
+    """Write the weights of the remembered visits, those with a tip and all, and how many came since one with a tip."""
+    known = min(visits, VISIT_BITS)
+    for r in range(len(_WEIGHTS)):
+        out[at + 2 * r] = 0
+        out[at + 2 * r + 1] = _KNOWN[r, known]
+    last = at + 2 * len(_WEIGHTS)
+    out[last] = VISIT_BITS
+    if bits == 0:  # as for nearly everybody
+        return
+    for k in range(known - 1, -1, -1):
+        if (bits >> k) & 1:
+            for r in range(len(_WEIGHTS)):
+                out[at + 2 * r] += _WEIGHTS[r, k]
+            out[last] = k
 
 
 @inner
@@ -61,6 +94,7 @@ def read_viewer(out: NDArray[np.int64], viewer: Any) -> None:
     out[q.VIEWER_AGE + N_KINDS] = since(viewer.clock, viewer.first)
     out[q.VIEWER_REST] = viewer.streamers
     out[q.VIEWER_REST + 1] = viewer.visits_tipped
+    _read_visits(out, q.VIEWER_VISITS, viewer.visit_bits, viewer.total[VISITS])
 
 
 @inner
@@ -73,6 +107,7 @@ def read_pair(out: NDArray[np.int64], pair: Any) -> None:
     out[q.PAIR_TOTAL + N_LONG] = pair.total_minor
     out[q.PAIR_AGE + N_LONG] = since(pair.clock, pair.first)
     out[q.PAIR_REST] = pair.visits_tipped
+    _read_visits(out, q.PAIR_VISITS, pair.visit_bits, pair.total[LONG_VISITS])
     for kind in range(N_KINDS):
         out[q.VISIT + kind] = pair.visit[kind]
     out[q.VISIT + N_KINDS] = pair.visit_minor

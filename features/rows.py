@@ -12,7 +12,7 @@ import numpy as np
 
 from features.events import EVENT_TYPES
 
-ROW_VERSION: Final = 1  # the first byte of a packed row; raise it with every change of what a packed row means
+ROW_VERSION: Final = 2  # the first byte of a packed row; raise it with every change of what a packed row means
 
 SECOND: Final = 1_000
 MINUTE: Final = 60 * SECOND
@@ -66,6 +66,7 @@ KIND_OF_CODE: Final = (-1, *(_KIND_OF_TYPE.get(name, -1) for name in EVENT_TYPES
 IDS: Final = 32  # event ids remembered per viewer
 HISTORY: Final = 32  # events remembered per viewer
 GIFTS: Final = 8  # paid gifts remembered per pair
+VISIT_BITS: Final = 64  # visits remembered per viewer and per pair: whether they brought a tip
 
 VIEWER: Final = np.dtype(
     [
@@ -81,6 +82,7 @@ VIEWER: Final = np.dtype(
         ("last", "i8", (len(KINDS),)),  # time of the newest event of a kind
         ("streamers", "i8"),  # pairs so far: the number of the newest one
         ("visits_tipped", "i8"),  # visits with at least one tip
+        ("visit_bits", "i8"),  # a bit for each of the last visits, the newest lowest: 1 = with a tip
         ("ids", "u8", (IDS,)),  # hashes of event ids
         ("past_time", "i8", (HISTORY,)),
         ("past_minor", "i8", (HISTORY,)),
@@ -97,6 +99,8 @@ PAIR_ROW: Final = np.dtype(
         ("first", "i8"),
         ("number", "i8"),  # this pair is its viewer's n-th, from 1
         ("visits_tipped", "i8"),
+        ("visit_bits", "i8"),  # as the viewer's, for visits to this streamer
+        ("visit_number", "i8"),  # this visit is its viewer's n-th, from 1
         ("counts", "i4", (PAIR_SLOTS, len(LONG_KINDS))),
         ("minor", "i8", (PAIR_SLOTS,)),
         ("total", "i8", (len(LONG_KINDS),)),

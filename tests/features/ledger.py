@@ -63,6 +63,7 @@ class Viewer:
     facts: list[Fact] = field(default_factory=list)
     times: dict[str, list[int]] = field(default_factory=dict)
     pairs: dict[str, Pair] = field(default_factory=dict)
+    visits: list[tuple[Pair, int]] = field(default_factory=list)
 
 
 @dataclass

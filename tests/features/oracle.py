@@ -66,6 +66,20 @@ def add(kind: str, facts: list[Fact]) -> int:
     return sum(fact.minor if kind == "minor" else fact.n for fact in facts if kind in ("minor", fact.kind))
 
 
+def recent(entity: str, tipped: list[bool]) -> dict[str, float]:
+    """What the last 64 visits say, given whether each visit so far brought a tip."""
+    out: dict[str, float] = {}
+    last = tipped[-64:]
+    for name, over, under in (("recent4", 3, 4), ("recent12", 11, 12)):
+        weight, some, everything = 1 << 32, 0, 0
+        for had in reversed(last):
+            some, everything = some + had * weight, everything + weight
+            weight = weight * over // under
+        out[f"{entity}_visits_tipped_{name}"] = some / everything if everything else 0.0
+    out[f"{entity}_visits_since_tip"] = lg(last[::-1].index(True) if any(last) else 64)
+    return out
+
+
 class Oracle:
     """The features of events given one by one, over any number of partitions."""
 
@@ -140,6 +154,7 @@ class Oracle:
             pair.room = event.room_id
             pair.visit_start = time
             pair.visits.append([])
+            viewer.visits.append((pair, len(pair.visits)))
             self._add(viewer, pair, room, Fact(time, "visits", 1))
         self._add(viewer, pair, room, Fact(time, "events", 1))
         viewer.times.setdefault("events", []).append(time)
@@ -255,6 +270,9 @@ class Oracle:
         out["viewer_streamers"] = lg(len(viewer.pairs))
         out["viewer_visits_tipped"] = lg(tipped)
         out["viewer_visits_tipped_share"] = tipped / visits if visits else 0.0
+        out |= recent("viewer", [number in pair.visits_tipped for pair, number in viewer.visits])
+        tips = add("tips", facts)
+        out["viewer_tips_per_visit_tipped"] = tips / tipped if tipped else 0.0
         return out
 
     def _pair(self, pair: Pair | None, before: list[int]) -> dict[str, float]:
@@ -271,6 +289,9 @@ class Oracle:
         out["pair_age_subs"] = age(now, held.sub_times)
         out["pair_visits_tipped"] = lg(len(held.visits_tipped))
         out["pair_visits_tipped_share"] = len(held.visits_tipped) / len(held.visits) if held.visits else 0.0
+        out |= recent("pair", [number in held.visits_tipped for number in range(1, len(held.visits) + 1)])
+        tipped = len(held.visits_tipped)
+        out["pair_tips_per_visit_tipped"] = add("tips", held.facts) / tipped if tipped else 0.0
         out["pair_visit_age_start"] = age(now, [held.visit_start] if pair else [])
         out["pair_visit_age_tip"] = age(now, [time for number, time in held.tip_times if number == len(held.visits)])
         return out

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from features.engine import Batch, FeatureEngine, RowKey
 from features.events import Event
 from features.kernel import DUPLICATE, FRESH
+from features.rows import ROW_VERSION
 from tests.features.harness import Lines, Record, Rows, assert_same, engine_of, join, run_batch, take
 from tests.features.oracle import Oracle
 from tests.features.traffic import START, random_stream, streams
@@ -347,7 +348,8 @@ def test_a_row_of_another_version_is_refused_in_words_and_no_other_partition_suf
     batch = fresh.prepare(*zip(*later, strict=True))
     refused = fresh.admit(batch.missing, rows.load(batch.missing))
     assert list(refused) == [0]
-    assert "A stored viewer row has version 2; this build reads version 1" in str(refused[0])
+    told = f"A stored viewer row has version {ROW_VERSION + 1}; this build reads version {ROW_VERSION}"
+    assert told in str(refused[0])
     assert np.array_equal(fresh.compute(batch).features[1], run_batch(engine, rows, later).features[1])
 
 

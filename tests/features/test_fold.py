@@ -162,6 +162,42 @@ def test_a_visit_restarts_with_the_room() -> None:
     assert told["pair_age_tips"] == pytest.approx(lg(2 * HOUR))
 
 
+def test_recent_visits_with_a_tip_weigh_more_than_earlier_ones() -> None:
+    story = Story()
+    story.gift(minor=100, tx="t1")
+    story.gift(1_000, minor=100, tx="t2").counts(pair_visits_since_tip=0, viewer_visits_since_tip=0)
+    told = story.tell("comment", HOUR, room_id="room-2")
+    told.counts(pair_visits_since_tip=1, viewer_visits_since_tip=1)
+    assert told["pair_visits_tipped_recent4"] == pytest.approx(0.75 / 1.75)
+    assert told["viewer_visits_tipped_recent12"] == pytest.approx((11 / 12) / (23 / 12))
+    assert told["pair_tips_per_visit_tipped"] == 2
+    told = story.gift(2 * HOUR, minor=100, tx="t3", room_id="room-2")
+    assert (told["pair_visits_tipped_recent4"], told["viewer_tips_per_visit_tipped"]) == (1, 1.5)
+
+
+def test_only_so_many_visits_are_remembered() -> None:
+    story = Story()
+    story.gift(minor=100, tx="t1")
+    for visit in range(1, 64):
+        told = story.tell("comment", visit * MINUTE, room_id=f"room-{visit}")
+    told.counts(pair_visits_since_tip=63)
+    told = story.tell("comment", HOUR + 4 * MINUTE, room_id="room-64")
+    told.counts(pair_visits_since_tip=64, viewer_visits_since_tip=64)
+    assert told["pair_visits_tipped_recent12"] == 0
+    assert told["pair_visits_tipped_share"] > 0
+
+
+def test_a_tip_counts_for_the_visit_in_which_it_was_given() -> None:
+    story = Story()
+    story.tell("comment")
+    story.tell("comment", 1_000, room_id="other-room", streamer_id="other")
+    told = story.gift(2_000, minor=100, tx="t1")
+    told.counts(pair_visits_since_tip=0, viewer_visits_since_tip=1)
+    assert told["viewer_visits_tipped_recent4"] == pytest.approx(0.75 / 1.75)
+    back = story.tell("gift_reversal", 3_000, gift_tx_id="t1")
+    back.counts(pair_visits_since_tip=64, viewer_visits_since_tip=64)
+
+
 def test_newcomers_are_new_to_the_streamer_not_to_the_room() -> None:
     story = Story()
     story.tell("enter").counts(room_5m_newcomers=1, room_5m_visits=1, viewer_streamers=1)
