@@ -7,7 +7,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
@@ -17,8 +17,10 @@ from engines.child import Ended, converse, missing, own
 from engines.cpu import OnnxModel
 from engines.manifest import Artifact, Manifest
 from engines.model import ModelError
-from engines.tensorrt.calibrate import Calibration
 from engines.tensorrt.plan import Known, Request, Settings, pack_known
+
+if TYPE_CHECKING:
+    from engines.tensorrt.calibrate import Calibration  # brings ONNX's package, which a service does without
 
 BUILD_TIMEOUT_S: Final = 900.0
 _KNOWN_ROWS: Final = 64
