@@ -147,7 +147,7 @@ def _add_visit(viewer: Any, pair: Any, delta: NDArray[np.int64]) -> None:
         pair.visits_tipped += step
         viewer.visits_tipped += step
         pair.visit_bits ^= 1
-        later = viewer.total[VISITS] - pair.visit_number  # visits of the viewer, to other streamers
+        later = viewer.total[VISITS] - pair.visit_number  # visits of the viewer that began since this one
         if later < VISIT_BITS:
             viewer.visit_bits ^= np.int64(1) << later
 

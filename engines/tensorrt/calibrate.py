@@ -14,6 +14,7 @@ from engines.model import ModelError
 from engines.tensorrt import precision
 
 _BATCH: Final = 64
+_TESTED: Final = 64
 _BATCHES: Final = 1000
 _FEWEST: Final = 500
 
@@ -64,7 +65,7 @@ def calibrate(artifact: Artifact, features: NDArray[np.float32], history: NDArra
     finally:
         reference.close()
     # Where p is next to nothing, as it is for most rows, a broken plan could pass: the likeliest rows tell.
-    likeliest = np.argsort(-p_tip, kind="stable")[:_BATCH]
+    likeliest = np.argsort(-p_tip, kind="stable")[:_TESTED]
     kept = history[likeliest]
     kept[np.arange(kept.shape[1]) >= np.linspace(kept.shape[1], 0, len(likeliest))[:, None]] = 0
     return Calibration(dict(zip(values, largest, strict=True)), features[likeliest], kept)
