@@ -1,7 +1,7 @@
-"""A CUDA that works on host memory, one call after the other: copies copy, graphs replay what was recorded.
+"""A CUDA that works on host memory: copies copy, graphs replay what was recorded, and nothing is done until waited for.
 
 Stands in for `cuda.bindings.runtime`, whose names and results it takes: `test_names.py` holds the names against the
-real ones. `fail` makes one call fail.
+real ones. `fail` makes one call fail. Copies may touch what was allocated or page-locked, and nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ctypes
 import enum
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,8 +23,11 @@ Status = enum.IntEnum(  # type: ignore[misc]  # members known at run time
 OK: Any = Status["cudaSuccess"]
 
 
+Work = Callable[[], object]
+
+
 class FakeCuda:
-    """The functions and constants that the package uses."""
+    """The functions and constants that the package uses, and one stream."""
 
     cudaError_t = Status  # noqa: N815  CUDA's own names
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
@@ -33,24 +37,32 @@ class FakeCuda:
 
     def __init__(self) -> None:
         self.fail: dict[str, str] = {}
-        self.recording: list[Callable[[], object]] | None = None
-        self.graphs: dict[int, list[Callable[[], object]]] = {}
+        self.queue: list[Work] = []
+        self.recording: list[Work] | None = None
+        self.graphs: dict[int, list[Work]] = {}
         self.memory: dict[int, Any] = {}
+        self.registered: dict[int, int] = {}  # bytes by address
         self.launched = 0
+        self.events = self.instantiated = 0
+        self._markers: dict[int, Work] = {}
         self.waited: list[str] = []
 
     def __getattr__(self, name: str) -> Callable[..., tuple[Any, ...]]:
-        """Calls without an effect here: synchronising, destroying, recording events."""
+        """Calls without an effect here: most of those that free and destroy."""
         if not name.startswith("cuda"):
             raise AttributeError(name)
         return lambda *_: (self._status(name),)
 
-    def do(self, work: Callable[[], object]) -> None:
-        """Run work given to the stream, or record it."""
-        if self.recording is None:
+    def do(self, work: Work) -> None:
+        """Put work on the stream, or record it."""
+        (self.queue if self.recording is None else self.recording).append(work)
+
+    def catch_up(self, until: Work | None = None) -> None:
+        """Do what is on the stream, to the last piece that equals `until`, or all of it."""
+        last = max((i for i, work in enumerate(self.queue) if until in (None, work)), default=-1)
+        due, self.queue = self.queue[: last + 1], self.queue[last + 1 :]
+        for work in due:
             work()
-        else:
-            self.recording.append(work)
 
     def cudaGetErrorName(self, code: Any) -> tuple[Any, bytes]:  # noqa: N802
         return OK, code.name.encode()
@@ -73,7 +85,8 @@ class FakeCuda:
         return OK, 77
 
     def cudaEventCreateWithFlags(self, flags: int) -> tuple[Any, int]:  # noqa: N802
-        return OK, 88 + flags
+        self.events += 1
+        return OK, 1000 * flags + self.events
 
     def cudaHostAlloc(self, size: int, _: int) -> tuple[Any, int]:  # noqa: N802
         return self._allocate(size)
@@ -81,13 +94,49 @@ class FakeCuda:
     def cudaMalloc(self, size: int) -> tuple[Any, int]:  # noqa: N802
         return self._allocate(size)
 
+    def cudaHostRegister(self, address: int, size: int, _: int) -> tuple[Any]:  # noqa: N802
+        status = self._status("cudaHostRegister")
+        if status == OK:
+            self.registered[address] = size
+        return (status,)
+
+    def cudaHostUnregister(self, address: int) -> tuple[Any]:  # noqa: N802
+        assert not self.queue, "the GPU is at work, and may be at work there"
+        del self.registered[address]
+        return (OK,)
+
     def cudaMemcpyAsync(self, to: int, source: int, size: int, *_: Any) -> tuple[Any]:  # noqa: N802
-        self.do(lambda: ctypes.memmove(to, source, size))
+        return self.cudaMemcpy2DAsync(to, size, source, size, size, 1)
+
+    def cudaMemcpy2DAsync(  # noqa: N802
+        self, to: int, to_pitch: int, source: int, pitch: int, width: int, height: int, *_: Any
+    ) -> tuple[Any]:
+        def copy() -> None:
+            self._reach(to, to_pitch * height)
+            self._reach(source, pitch * (height - 1) + width)
+            for row in range(height):
+                ctypes.memmove(to + row * to_pitch, source + row * pitch, width)
+
+        self.do(copy)
         return (self._status("cudaMemcpyAsync"),)
 
+    def cudaEventRecord(self, event: int, _: int) -> tuple[Any]:  # noqa: N802
+        self.do(self._happened(event))
+        return (self._status("cudaEventRecord"),)
+
     def cudaEventSynchronize(self, event: int) -> tuple[Any]:  # noqa: N802
-        self.waited.append("sleep" if (event - 88) & self.cudaEventBlockingSync else "spin")
+        assert event in self._markers, "the event was destroyed, or never recorded"
+        self.waited.append("sleep" if (event // 1000) & self.cudaEventBlockingSync else "spin")
+        self.catch_up(self._happened(event))
         return (self._status("cudaEventSynchronize"),)
+
+    def cudaEventDestroy(self, event: int) -> tuple[Any]:  # noqa: N802
+        self._markers.pop(event, None)
+        return (OK,)
+
+    def cudaStreamSynchronize(self, _: int) -> tuple[Any]:  # noqa: N802
+        self.catch_up()
+        return (self._status("cudaStreamSynchronize"),)
 
     def cudaStreamBeginCapture(self, *_: Any) -> tuple[Any]:  # noqa: N802
         self.recording = []
@@ -98,14 +147,29 @@ class FakeCuda:
         return self._status("cudaStreamEndCapture"), work
 
     def cudaGraphInstantiate(self, work: Any, _: int) -> tuple[Any, int]:  # noqa: N802
-        self.graphs[len(self.graphs) + 1] = work
-        return OK, len(self.graphs)
+        self.instantiated += 1
+        self.graphs[self.instantiated] = work
+        return OK, self.instantiated
 
     def cudaGraphLaunch(self, graph: int, _: int) -> tuple[Any]:  # noqa: N802
         self.launched += 1
-        for work in self.graphs[graph]:
-            work()
+        self.queue += self.graphs[graph]
         return (self._status("cudaGraphLaunch"),)
+
+    def cudaGraphExecDestroy(self, graph: int) -> tuple[Any]:  # noqa: N802
+        assert not self.queue, "the GPU is at work, and may be at work on that"
+        del self.graphs[graph]
+        return (OK,)
+
+    def _happened(self, event: int) -> Work:
+        """What is put on the stream when an event is recorded."""
+        return self._markers.setdefault(event, partial(int, event))
+
+    def _reach(self, address: int, size: int) -> None:
+        known = {**{begin: len(buffer) for begin, buffer in self.memory.items()}, **self.registered}
+        assert any(begin <= address and address + size <= begin + held for begin, held in known.items()), (
+            "the GPU reaches for memory that is neither its own nor page-locked"
+        )
 
     def _allocate(self, size: int) -> tuple[Any, int]:
         buffer = (ctypes.c_uint8 * (size + 256))()
