@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from engines.manifest import Manifest
 
-_ALIGNMENT: Final = 64
+#: Of every array, and so from one to the other: what a GPU is given wants it where it mirrors them.
+_ALIGNMENT: Final = 256
 
 
 class Place(NamedTuple):
@@ -42,11 +43,12 @@ class Segment:
             (most_rows,),
         )
         sizes = [-(-4 * int(np.prod(shape)) // _ALIGNMENT) * _ALIGNMENT for shape in shapes]
+        self.nbytes = places * sum(sizes)
         self.fd = os.memfd_create("tipstream") if fd is None else fd
         try:
             if fd is None:
-                os.ftruncate(self.fd, places * sum(sizes))
-            memory = mmap.mmap(self.fd, places * sum(sizes))
+                os.ftruncate(self.fd, self.nbytes)
+            memory = mmap.mmap(self.fd, self.nbytes)
         except BaseException:
             os.close(self.fd)
             raise

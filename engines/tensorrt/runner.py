@@ -2,6 +2,7 @@
 
 A batch is copied into page-locked memory, one graph launch moves it to the device, scores it and moves the scores back,
 and one event says that this is done. Two batches can be in flight: `launch` the second before `collect` of the first.
+Rows in a segment that was registered are not copied: graphs of its places read them, and write the scores, right there.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 
 from engines.ending import end_process
 from engines.model import ModelError, Scores, check_inputs, check_scores
+from engines.segment import Place, Segment
 from engines.tensorrt import versions
 from engines.tensorrt.cuda import CudaError, Stream, choose, open_device
 from engines.tensorrt.log import LOG
 from engines.tensorrt.plan import Engine, read_engine
+from engines.tensorrt.registered import Registered
 from engines.tensorrt.slot import Slot, bind
 
 log = logging.getLogger(__name__)
@@ -47,10 +50,12 @@ class Ticket(NamedTuple):
     features: NDArray[np.float32]
     history: NDArray[np.float32]
     began: float
+    place: Place | None = None
+    """Where `finish` is to copy the scores to."""
 
 
 class TensorRTRunner:
-    """A `Model` run by TensorRT. One thread at a time may call it."""
+    """A `Model` run by TensorRT, `Pipelined` and `InPlace`. One thread at a time may call it."""
 
     depth = DEPTH
 
@@ -72,15 +77,17 @@ class TensorRTRunner:
         self._in_flight = 0
         self._closed = False
         self._slots: list[tuple[tuple[Slot, ...], ...]] = []  # by length, bucket, turn
+        self._registered: list[Registered] = []
         sizes = np.searchsorted(self.buckets, np.arange(self.max_batch + 1))
         self._bucket_of: list[int] = sizes.tolist()
         self._turn = 0
         #: Buckets whose recording failed: they launch plainly.
         self.plain_buckets: tuple[int, ...] = ()
         _check_fit(engine)
+        self._known = engine.known
         self._stream = Stream()
         try:
-            self._prepare(engine, graphs)
+            self._set_up(engine.plan, graphs)
         except ModelError:
             self.close()
             raise
@@ -100,29 +107,62 @@ class TensorRTRunner:
 
     def launch(self, features: NDArray[np.float32], history: NDArray[np.float32]) -> Ticket:
         """Start one batch, shapes as in `infer`; the arrays may change once this returns. At most `DEPTH` at a time."""
-        if self._closed:
-            raise ModelError("This model was closed; load it again.")
-        if self._in_flight == DEPTH:
-            raise ModelError(f"{DEPTH} batches are in flight already; collect one before launching another.")
+        self._check_room()
         check_inputs(self.manifest, self.max_batch, features, history)
         n = len(features)
-        length = 0 if len(self._lengths) == 1 or not history[:, self._lengths[0]].any() else len(self._lengths) - 1
-        slot = self._slots[length][self._bucket_of[n]][self._turn]
+        slot = self._fitting(n, history)[self._turn]
         slot.features[:n] = features
         slot.history[:n] = history if slot.length == history.shape[1] else history[:, : slot.length]
-        began = time.perf_counter()
-        self._guarded(slot.start)
-        self._in_flight += 1
-        self._turn = (self._turn + 1) % DEPTH
-        return Ticket(slot, n, features, history, began)
+        return Ticket(slot, n, features, history, self._start(slot))
 
     def collect(self, ticket: Ticket) -> Scores:
         """Wait for a launched batch and return its scores. Collect in the order of launching."""
         slot, n = ticket.slot, ticket.n
-        self._in_flight -= 1
-        self._guarded(partial(slot.wait, ticket.began))
+        self._wait(ticket)
         scores = Scores(slot.p_tip[:n].copy(), slot.value[:n].copy())
         return check_scores(scores, ticket.features, ticket.history)
+
+    def register(self, segment: Segment) -> Registered:
+        """See `InPlace.register`; what takes time is left to `prepare`."""
+        registered = Registered(segment)
+        registered.steps = self._steps(registered)
+        self._registered.append(registered)
+        return registered
+
+    def prepare(self, registered: Registered) -> bool:
+        """See `InPlace.prepare`. Where it cannot be done, the segment's rows are copied for good, as a warning says."""
+        try:
+            return next(registered.steps, False)
+        except ModelError as error:
+            if isinstance(error, CudaError) and error.sticky:
+                self._fail(error)
+            self._guarded(self._stream.synchronize)
+            registered.close()
+            log.warning("%s copies a worker's rows, which takes some microseconds a batch: %s", self.engine, error)
+            return False
+
+    def launch_at(self, registered: Registered, at: int, n: int) -> Ticket:
+        """See `InPlace.launch_at`."""
+        self._check_room()
+        place = registered.segment.places[at]
+        if n <= self.max_batch:
+            slot = registered.slots.get((at, self._fitting(n, place.history[:n])[0]))
+            if slot is not None:
+                return Ticket(slot, n, place.features, place.history, self._start(slot))
+        return self.launch(place.features[:n], place.history[:n])._replace(place=place)
+
+    def finish(self, ticket: Ticket) -> None:
+        """See `InPlace.finish`."""
+        self._wait(ticket)
+        if ticket.place is not None:
+            slot, n, place = ticket.slot, ticket.n, ticket.place
+            place.p_tip[:n], place.value[:n] = slot.p_tip[:n], slot.value[:n]
+
+    def unregister(self, registered: Registered) -> None:
+        """See `InPlace.unregister`."""
+        self._guarded(self._stream.synchronize)
+        registered.close()
+        self._registered.remove(registered)
 
     def close(self) -> None:
         """Free everything; batches in flight are lost."""
@@ -130,16 +170,24 @@ class TensorRTRunner:
             return
         self._closed = True
         rt.cudaStreamSynchronize(self._stream.handle)
+        for registered in self._registered:
+            registered.close()
+        self._registered = []
         for slot in self._every_slot():
             slot.close()
         self._slots = []
         self._stream.close()
 
-    def _prepare(self, engine: Engine, graphs: bool) -> None:
-        self._make_slots(engine.plan, wide=engine.facts.settings.wide)
-        self._test(engine)
-        if graphs:
-            self.plain_buckets = tuple(sorted({slot.batch for slot in self._every_slot() if not self._record(slot)}))
+    def _set_up(self, plan: bytes, graphs: bool) -> None:
+        self._make_slots(plan, wide=self.facts.settings.wide)
+        for slot in self._every_slot():
+            self._test(slot)
+        plain = set()
+        for slot in self._every_slot() if graphs else ():
+            if reason := self._record(slot):
+                log.warning("Bucket %d of %s runs without a CUDA graph: %s", slot.batch, self.engine, reason)
+                plain.add(slot.batch)
+        self.plain_buckets = tuple(sorted(plain))
         for slot in self._every_slot():
             for _ in range(_WARM_UP_RUNS):
                 self._run(slot)
@@ -160,32 +208,47 @@ class TensorRTRunner:
                 if context is None:
                     raise ModelError(f"No execution context for bucket {batch}: {LOG.reason()}. Free GPU memory.")
                 bind(context, self._stream, 0 if wide else next(profiles), batch, length, self.manifest)
-                row.append(tuple(Slot(context, self._stream, batch, length, self.manifest) for _ in range(DEPTH)))
+                row.append(
+                    tuple(Slot.staging(context, self._stream, batch, length, self.manifest) for _ in range(DEPTH))
+                )
             self._slots.append(tuple(row))
 
     def _every_slot(self) -> Iterator[Slot]:
         return (slot for row in self._slots for pair in row for slot in pair)
 
-    def _test(self, engine: Engine) -> None:
-        """Compare every slot's plain launch with the stored scores; raises ModelError for a plan that is broken."""
-        known = engine.known
-        tolerance = _TOLERANCE[engine.facts.settings.precision]
-        for slot in self._every_slot():
-            short = ~known.history[:, slot.length :].any(axis=(1, 2))
-            rows = np.resize(np.flatnonzero(short), slot.batch)
-            slot.features[:] = known.features[rows]
-            slot.history[:] = known.history[rows, : slot.length]
-            self._run(slot)
-            off = float(np.abs(slot.p_tip - known.scores.p_tip[rows]).max())
-            if not off <= tolerance:  # NaN too
-                raise ModelError(
-                    f"Engine {self.engine} is {off:.3g} off the stored probabilities in bucket {slot.batch}, more than "
-                    f"{tolerance}: the plan is broken on this machine. Serve another engine, or build it again, without"
-                    " that bucket (--buckets) or in another --precision if this stays."
-                )
+    def _steps(self, registered: Registered) -> Iterator[bool]:
+        """Lock the segment's pages, then record a graph at a time; true after each step but the last."""
+        segment, slots = registered.segment, [pair[0] for row in self._slots for pair in row if pair[0].recorded]
+        if slots:
+            registered.lock()
+        for at, place in enumerate(segment.places):
+            for staging in slots:
+                if staging.batch <= len(place.value):
+                    yield True
+                    slot = registered.slots[at, staging] = staging.over(place)
+                    self._test(slot)
+                    if reason := self._record(slot):
+                        raise ModelError(reason)
 
-    def _record(self, slot: Slot) -> bool:
-        """Record the slot's graph and hold it against the plain launch; False leaves the slot plain."""
+    def _test(self, slot: Slot) -> None:
+        """Compare a slot's plain launch with the stored scores; raises ModelError for a plan that is broken."""
+        known = self._known
+        tolerance = _TOLERANCE[self.facts.settings.precision]
+        short = ~known.history[:, slot.length :].any(axis=(1, 2))
+        rows = np.resize(np.flatnonzero(short), slot.batch)
+        slot.features[:] = known.features[rows]
+        slot.history[:] = known.history[rows, : slot.length]
+        self._run(slot)
+        off = float(np.abs(slot.p_tip - known.scores.p_tip[rows]).max())
+        if not off <= tolerance:  # NaN too
+            raise ModelError(
+                f"Engine {self.engine} is {off:.3g} off the stored probabilities in bucket {slot.batch}, more than "
+                f"{tolerance}: the plan is broken on this machine. Serve another engine, or build it again, without"
+                " that bucket (--buckets) or in another --precision if this stays."
+            )
+
+    def _record(self, slot: Slot) -> str:
+        """Record the slot's graph and hold it against the plain launch; a reason leaves the slot plain."""
         self._run(slot)
         plain = slot.p_tip.copy(), slot.value.copy()
         try:
@@ -203,9 +266,31 @@ class TensorRTRunner:
         except ModelError as error:
             reason = str(error)
         if reason:
-            log.warning("Bucket %d of %s runs without a CUDA graph: %s", slot.batch, self.engine, reason)
             slot.forget()
-        return not reason
+        return reason
+
+    def _check_room(self) -> None:
+        if self._closed:
+            raise ModelError("This model was closed; load it again.")
+        if self._in_flight == DEPTH:
+            raise ModelError(f"{DEPTH} batches are in flight already; collect one before launching another.")
+
+    def _fitting(self, n: int, history: NDArray[np.float32]) -> tuple[Slot, ...]:
+        """The slots, by turn, of the smallest bucket and the shortest history that hold n rows."""
+        length = 0 if len(self._lengths) == 1 or not history[:, self._lengths[0]].any() else len(self._lengths) - 1
+        return self._slots[length][self._bucket_of[n]]
+
+    def _start(self, slot: Slot) -> float:
+        """Start what a slot is for, and give the time."""
+        began = time.perf_counter()
+        self._guarded(slot.start)
+        self._in_flight += 1
+        self._turn = (self._turn + 1) % DEPTH
+        return began
+
+    def _wait(self, ticket: Ticket) -> None:
+        self._in_flight -= 1
+        self._guarded(partial(ticket.slot.wait, ticket.began))
 
     def _run(self, slot: Slot) -> None:
         began = time.perf_counter()

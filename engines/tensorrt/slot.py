@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import Final, Self
 
 import tensorrt as trt
 from cuda.bindings import runtime as rt
 
 from engines.manifest import Manifest
 from engines.model import ModelError
+from engines.segment import Place
 from engines.tensorrt.arena import Arena
 from engines.tensorrt.cuda import SUCCESS, CudaError, Stream, check
 from engines.tensorrt.graph import capture
 from engines.tensorrt.log import LOG
+from engines.tensorrt.rows import Rows
 
 _SPIN_EVENT: Final = rt.cudaEventDisableTiming
 _SLEEP_EVENT: Final = rt.cudaEventDisableTiming | rt.cudaEventBlockingSync
@@ -46,23 +48,28 @@ class Slot:
     """Arrays to write a batch to and to read its scores from, and the launch between them.
 
     `features` (B, F), `history` (B, L, C), `p_tip` (B, H), `value` (B,), all float32, are page-locked memory. Slots of
-    one context share its working memory: they may be in flight together because one stream runs them in order.
+    one context share its working memory, and those made by `over` the device's memory for rows too: they may be in
+    flight together because one stream runs them in order.
     """
 
     def __init__(
-        self, context: trt.IExecutionContext, stream: Stream, batch: int, length: int, manifest: Manifest
+        self,
+        context: trt.IExecutionContext,
+        stream: Stream,
+        batch: int,
+        length: int,
+        inputs: Arena | Rows,
+        outputs: Arena,
     ) -> None:
-        """Allocate; the context has its shapes already."""
+        """Take over the memory, with the arrays above; the context has its shapes already. Raises CudaError."""
         self.batch = batch
         self.length = length
         self._expected_s = _FIRST_GUESS_S  # that a batch takes, as learnt
         self._context = context
         self._stream = stream
         self._graph = 0
-        self._inputs = Arena(
-            {"features": (batch, manifest.n_features), "history": (batch, length, manifest.history[1])}
-        )
-        self._outputs = Arena({"p_tip": (batch, len(manifest.horizons_s)), "value": (batch,)})
+        self._inputs = inputs
+        self._outputs = outputs
         self.features = self._inputs.host["features"]
         self.history = self._inputs.host["history"]
         self.p_tip = self._outputs.host["p_tip"]
@@ -70,6 +77,24 @@ class Slot:
         self._spin = int(check("cudaEventCreateWithFlags", rt.cudaEventCreateWithFlags(_SPIN_EVENT)))
         self._sleep = int(check("cudaEventCreateWithFlags", rt.cudaEventCreateWithFlags(_SLEEP_EVENT)))
         self._event = self._sleep
+
+    @classmethod
+    def staging(
+        cls, context: trt.IExecutionContext, stream: Stream, batch: int, length: int, manifest: Manifest
+    ) -> Self:
+        """A slot with memory of its own, to which rows are copied first; raises CudaError."""
+        inputs = Arena.allocate(
+            {"features": (batch, manifest.n_features), "history": (batch, length, manifest.history[1])}
+        )
+        outputs = Arena.allocate({"p_tip": (batch, len(manifest.horizons_s)), "value": (batch,)})
+        return cls(context, stream, batch, length, inputs, outputs)
+
+    def over(self, place: Place) -> Slot:
+        """A slot that does as this one, but reads and writes a page-locked place. Close it before this one; raises CudaError."""
+        batch = self.batch
+        rows = {"features": place.features[:batch], "history": place.history[:batch, : self.length]}
+        outputs = Arena({"p_tip": place.p_tip[:batch], "value": place.value[:batch]})
+        return Slot(self._context, self._stream, batch, self.length, Rows(rows, self._inputs.address), outputs)
 
     @property
     def recorded(self) -> bool:
