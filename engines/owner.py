@@ -3,8 +3,9 @@
 Without MPS, processes that each have the GPU for themselves take turns on it by time slices: on an H200 four of them
 waited three times as long for a batch as one alone, and spent ten times the CPU of four that fed one. So one process
 has the engine and the others feed it: rows and scores lie in shared memory, a few bytes over a socket say that they are
-there. A plan that ends the process that loads it ends this one, and so does an error after which no CUDA call works; a
-worker never has the interpreter held up by an engine that is being loaded.
+there, and the GPU reads the rows and writes the scores right there. A plan that ends the process that loads it ends
+this one, and so does an error after which no CUDA call works; a worker never has the interpreter held up by an engine
+that is being loaded.
 
     worker -> owner   hello: JSON and the memory's descriptor;   then a batch: place and rows (`BATCH`)
     owner -> worker   about the engine: JSON;                    then an answer: place, and a reason if it failed
@@ -26,18 +27,17 @@ import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
 from engines.cpu import OnnxModel
+from engines.in_place import InPlace, OneByOne
 from engines.manifest import Artifact, Manifest
-from engines.model import BadScores, Model, ModelError, Scores
+from engines.model import Model, ModelError
 from engines.segment import Segment
 from engines.tensorrt.plan import Engine, Facts, unpack_known
-from engines.worker import Pipelined
 
 #: Place and rows of a batch; place and whether it failed, before the reason, of an answer.
 BATCH: Final = struct.Struct("<HH")
@@ -45,9 +45,10 @@ ANSWER: Final = struct.Struct("<H?")
 #: Bytes of the longest message.
 MOST: Final = 4096
 #: Part of a socket's name: raise it when the two sides change.
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 _LONELY_S: Final = 2.0  # without a worker
 _HELLO_S: Final = 1.0  # until whoever connects has said what it should
+_PREPARE_S: Final = 2.0  # until a worker is welcomed, whatever is still to be prepared: it waits no longer than 5 s
 _Count = Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)]  # as `BATCH` holds them
 
 
@@ -87,6 +88,8 @@ class _Stranger(NamedTuple):
 class _Client(NamedTuple):
     socket: socket.socket
     segment: Segment
+    registered: Any
+    """What the model calls the segment."""
 
 
 class Owner:
@@ -95,11 +98,13 @@ class Owner:
     def __init__(self, model: Model, listener: socket.socket) -> None:
         """Take a loaded model and a socket that listens."""
         self._model = model
+        self._scorer: InPlace = model if isinstance(model, InPlace) else OneByOne(model)
         self._listener = listener
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ)
         self._strangers: dict[int, _Stranger] = {}  # connected, and have not said hello
         self._clients: dict[int, _Client] = {}
+        self._newcomers: dict[int, float] = {}  # clients not yet welcomed, and when they will be at the latest
         self._waiting: deque[tuple[int, int, int]] = deque()  # client, place, rows
         self._running: deque[tuple[int, int, object]] = deque()  # client, place, ticket
 
@@ -123,53 +128,54 @@ class Owner:
 
     def _patience(self) -> float | None:
         """Seconds that may pass until there is something to do besides listening; None for any number."""
-        if self._waiting or self._running:
+        if self._waiting or self._running or self._newcomers:
             return 0.0
         if self._strangers:
             return min(_HELLO_S, _LONELY_S)
         return None if self._clients else _LONELY_S
 
     def _work(self) -> None:
-        """Launch one batch, or, where none waits or no more may be under way, finish one."""
-        model = self._model
-        if not isinstance(model, Pipelined):
-            if self._waiting:
-                client, at, n = self._waiting.popleft()
-                if known := self._clients.get(client):
-                    place = known.segment.places[at]
-                    self._finish(client, at, lambda: model.infer(place.features[:n], place.history[:n]))
-            return
-        if self._waiting and len(self._running) < model.depth:
+        """Launch one batch, or, where none waits or no more may be under way, finish one; else prepare something."""
+        if self._waiting and len(self._running) < self._scorer.depth:
             client, at, n = self._waiting.popleft()
-            if known := self._clients.get(client):
-                place = known.segment.places[at]
-                try:
-                    self._running.append((client, at, model.launch(place.features[:n], place.history[:n])))
-                except ModelError as error:
-                    self._answer(client, at, str(error))
+            try:
+                ticket = self._scorer.launch_at(self._clients[client].registered, at, n)
+            except ModelError as error:
+                self._answer(client, at, str(error))
+            else:
+                self._running.append((client, at, ticket))
         elif self._running:
-            client, at, ticket = self._running.popleft()
-            self._finish(client, at, lambda: model.collect(ticket))
+            self._finish()
+        elif self._newcomers:
+            self._prepare()
 
-    def _finish(self, client: int, at: int, call: Callable[[], Scores]) -> None:
+    def _finish(self) -> None:
+        """Finish the batch launched first, and say so."""
+        client, at, ticket = self._running.popleft()
         try:
-            scores = call()
-        except BadScores as error:
-            scores = error.scores  # the worker sees for itself which row is bad
+            self._scorer.finish(ticket)
         except ModelError as error:
             self._answer(client, at, str(error))
-            return
-        if known := self._clients.get(client):
-            place, n = known.segment.places[at], len(scores.value)
-            place.p_tip[:n], place.value[:n] = scores
+        else:
             self._answer(client, at)
+
+    def _prepare(self) -> None:
+        """Take one step for the newcomer who came first; nobody waits for an answer now, and a step is short.
+
+        A graph is tried in the place that it is for, on rows of the model's own. Nobody else writes or reads there: a
+        worker has no use for its places until it is welcomed, and it is after the last step.
+        """
+        client = next(iter(self._newcomers))
+        if not self._scorer.prepare(self._clients[client].registered):
+            self._welcome(client)
 
     def _answer(self, client: int, at: int, reason: str = "") -> None:
         if known := self._clients.get(client):
             try:
                 known.socket.send(ANSWER.pack(at, bool(reason)) + reason.encode()[: MOST - ANSWER.size])
             except OSError:
-                self._part(client)
+                with contextlib.suppress(OSError):  # if the worker was the first to hang up
+                    known.socket.shutdown(socket.SHUT_RDWR)  # which is heard, like its own hanging up
 
     def _accept(self) -> None:
         try:
@@ -181,7 +187,7 @@ class Owner:
         self._selector.register(connection, selectors.EVENT_READ)
 
     def _greet(self, stranger: int) -> None:
-        """Take in a worker; one that does not say what it should is sent away."""
+        """Take in a worker, a newcomer at first; one that does not say what it should is sent away."""
         connection = self._strangers[stranger].socket
         try:
             segment = self._shared(connection)
@@ -189,12 +195,17 @@ class Owner:
             self._dismiss(stranger, str(error))
             return
         del self._strangers[stranger]
-        self._clients[stranger] = _Client(connection, segment)
+        self._clients[stranger] = _Client(connection, segment, self._scorer.register(segment))
+        self._newcomers[stranger] = time.monotonic() + _PREPARE_S
+
+    def _welcome(self, client: int) -> None:
+        """Tell a newcomer what there is: it may ask from now on."""
+        del self._newcomers[client]
         about = About(self._model.engine, self._model.buckets, self._model.max_batch)
         try:
-            connection.send(msgspec.json.encode(about))
+            self._clients[client].socket.send(msgspec.json.encode(about))
         except OSError:
-            self._part(stranger)
+            self._part(client)
 
     def _shared(self, connection: socket.socket) -> Segment:
         """Map the memory that comes with a hello; raises OSError, ValueError or IndexError."""
@@ -207,8 +218,11 @@ class Owner:
                 os.close(descriptor)
 
     def _tire(self) -> None:
-        """Send away who connected and says nothing."""
+        """Send away who connected and says nothing, and welcome who came while there was no time to prepare."""
         now = time.monotonic()
+        for newcomer in [fd for fd, until in self._newcomers.items() if now >= until]:
+            logging.warning("In %g s there was no time to prepare for a worker: its rows are copied.", _PREPARE_S)
+            self._welcome(newcomer)
         for stranger in [fd for fd, known in self._strangers.items() if now >= known.until]:
             self._dismiss(stranger, f"it said nothing for {_HELLO_S:g} s")
 
@@ -227,17 +241,20 @@ class Owner:
             said = b""
         at, n = BATCH.unpack(said) if len(said) == BATCH.size else (0, 0)
         places = self._clients[client].segment.places
-        if at < len(places) and 0 < n <= len(places[at].value):
+        if client not in self._newcomers and at < len(places) and 0 < n <= len(places[at].value):
             self._waiting.append((client, at, n))
         else:
             self._part(client)
 
     def _part(self, client: int) -> None:
-        """Forget a worker; its batches under way are finished and told to nobody."""
+        """Forget a worker. What is under way is finished first, since the GPU may be at work in that very memory."""
         known = self._clients.pop(client)
+        self._newcomers.pop(client, None)
         self._selector.unregister(known.socket)
         self._waiting = deque(batch for batch in self._waiting if batch[0] != client)
-        self._running = deque((-1 if at == client else at, place, ticket) for at, place, ticket in self._running)
+        while self._running:
+            self._finish()
+        self._scorer.unregister(known.registered)
         known.socket.close()
         known.segment.close()
 

@@ -10,10 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.cpu import OnnxModel
+from engines.fed import feed
 from engines.model import Model, ModelError
 from engines.prior import PriorModel
 from engines.tensorrt.build import build
-from engines.tensorrt.plan import Settings
+from engines.tensorrt.plan import Settings, read_engine
 from tests.engines import small_models
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -32,14 +33,22 @@ def small_engine(cache: Path) -> Path:
     return build(small_models.artifact(), Settings(level=0, tf32=False), cache)
 
 
+def fed_tensorrt(cache: Path) -> Model:
+    """The same in a process of its own, where the GPU reads rows in the memory that they are sent in."""
+    pytest.importorskip("tensorrt", reason="needs an NVIDIA GPU and TensorRT")
+    return feed(read_engine(small_engine(cache), features=small_models.FINGERPRINT))
+
+
 MAKERS: dict[str, Callable[[Path], Model]] = {
     "cpu": lambda _: OnnxModel(small_models.artifact()),
     "prior": lambda _: PriorModel(small_models.artifact().manifest),
     "tensorrt": tensorrt,
+    "fed tensorrt": fed_tensorrt,
 }
+GPU = {"tensorrt", "fed tensorrt"}
 
 
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.gpu if name == "tensorrt" else ()) for name in MAKERS])
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.gpu if name in GPU else ()) for name in MAKERS])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     made = MAKERS[request.param](tmp_path_factory.getbasetemp() / "engines")
     yield made

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import shutil
 import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,6 +18,7 @@ import pytest
 
 from engines import owner
 from engines.cpu import OnnxModel
+from engines.in_place import OneByOne
 from engines.owner import ANSWER, BATCH, MOST, About, Hello, Owner
 from engines.segment import Segment
 from tests.engines import small_models
@@ -23,6 +26,8 @@ from tests.engines import small_models
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="shares memory as Linux does")
 
 ARTIFACT = small_models.artifact()
+#: For tests of what a model that scores in place can do only.
+IN_PLACE = pytest.mark.parametrize("model", ["in place"], indirect=True)
 
 
 class Worker:
@@ -34,9 +39,12 @@ class Worker:
         self.socket.connect(str(path))
         self.segment = Segment(ARTIFACT.manifest, 16, 2)
 
-    def greet(self, hello: bytes | None = None) -> bytes:
+    def hello(self, words: bytes | None = None) -> None:
+        socket.send_fds(self.socket, [words or msgspec.json.encode(Hello(16, 2))], [self.segment.fd])
+
+    def greet(self, words: bytes | None = None) -> bytes:
         """Say hello and return the answer, which is empty if the owner hung up."""
-        socket.send_fds(self.socket, [hello or msgspec.json.encode(Hello(16, 2))], [self.segment.fd])
+        self.hello(words)
         return self.heard()
 
     def ask(self, at: int, n: int) -> bytes:
@@ -54,12 +62,50 @@ class Worker:
         self.segment.close()
 
 
+class Careful(OnnxModel):
+    """Scores in place, two batches at a time, and has something to prepare as long as `left` says so."""
+
+    depth = 2
+
+    def __init__(self) -> None:
+        super().__init__(ARTIFACT)
+        self._one_by_one = OneByOne(self)
+        self.left: dict[int, Callable[[], bool]] = {}  # by the turn in which a segment came
+        self.came: list[Segment] = []
+        self.under_way = self.answered = 0
+
+    def register(self, segment: Segment) -> Segment:
+        self.came.append(segment)
+        return segment
+
+    def prepare(self, segment: Segment) -> bool:
+        assert not self.under_way
+        left = self.left.get(self.came.index(segment))
+        return left is not None and left()
+
+    def launch_at(self, segment: Segment, at: int, n: int) -> None:
+        self._one_by_one.launch_at(segment, at, n)
+        self.under_way += 1
+
+    def finish(self, ticket: None) -> None:
+        self.under_way -= 1
+        self.answered += 1
+
+    def unregister(self, segment: Segment) -> None:
+        assert not self.under_way
+        assert segment.places, "it is still there"
+
+
 class Door:
     """An owner at work, and workers that come to it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._came: list[Worker] = []
+
+    @property
+    def first(self) -> Worker:
+        return self._came[0]
 
     def worker(self) -> Worker:
         self._came.append(Worker(self._path))
@@ -70,8 +116,21 @@ class Door:
             worker.close()
 
 
+@pytest.fixture(params=["one by one", "in place"])
+def model(request: pytest.FixtureRequest) -> OnnxModel:
+    """What the owner runs."""
+    return Careful() if request.param == "in place" else OnnxModel(ARTIFACT)
+
+
 @pytest.fixture
-def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+def careful(model: OnnxModel) -> Careful:
+    """The model, for what only one of them does."""
+    assert isinstance(model, Careful)
+    return model
+
+
+@pytest.fixture
+def door(model: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
     """Open a door with one worker inside; the owner ends with the last."""
     monkeypatch.setattr(owner, "_LONELY_S", 20.0)
     folder = Path(tempfile.mkdtemp(prefix="owner-", dir="/tmp"))
@@ -81,7 +140,7 @@ def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
         listener.setblocking(False)
         made = Door(folder / "s")
         first = made.worker()
-        running = threading.Thread(target=Owner(OnnxModel(ARTIFACT), listener).run)
+        running = threading.Thread(target=Owner(model, listener).run)
         running.start()
         assert msgspec.json.decode(first.greet(), type=About).max_batch
         yield made
@@ -150,3 +209,45 @@ def test_a_batch_that_lies_nowhere_is_not_looked_for(door: Door, batch: tuple[in
     worker = door.worker()
     assert worker.greet()
     assert worker.ask(*batch) == b""
+
+
+@IN_PLACE
+def test_others_are_answered_while_a_newcomer_is_prepared_for(door: Door, careful: Careful) -> None:
+    before = careful.answered
+    careful.left[1] = lambda: careful.answered == before
+    newcomer = door.worker()
+    newcomer.hello()
+    while len(careful.came) < 2:
+        time.sleep(0.001)
+    assert select.select([newcomer.socket], [], [], 0) == ([], [], [])
+    assert door.first.ask(0, 1) == ANSWER.pack(0, False)
+    assert newcomer.heard()
+    assert newcomer.ask(0, 1) == ANSWER.pack(0, False)
+
+
+@IN_PLACE
+def test_a_newcomer_is_welcomed_even_if_there_is_never_time(
+    door: Door, careful: Careful, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "_PREPARE_S", 0.05)
+    careful.left[1] = lambda: True
+    assert door.worker().greet()
+
+
+@IN_PLACE
+def test_whoever_asks_before_it_is_welcomed_is_sent_away(door: Door, careful: Careful) -> None:
+    careful.left[1] = lambda: True
+    newcomer = door.worker()
+    newcomer.hello()
+    assert newcomer.ask(0, 1) == b""
+
+
+@IN_PLACE
+def test_a_newcomer_that_leaves_leaves_nothing(door: Door, careful: Careful) -> None:
+    careful.left[1] = lambda: True
+    before = shared_memories()
+    newcomer = door.worker()
+    newcomer.hello()
+    newcomer.close()
+    assert door.worker().greet()
+    assert shared_memories() == 2 * before, "this one's, beside the one's who was there"

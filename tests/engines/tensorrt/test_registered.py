@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
+import socket
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 import engines
+from engines import owner
 from engines.in_place import InPlace
 from engines.manifest import read, read_manifest
 from engines.model import ModelError, Scores
+from engines.owner import BATCH, MOST, Hello, Owner
 from engines.segment import Segment
 from engines.tensorrt.build import build
 from engines.tensorrt.plan import Settings
@@ -213,6 +220,53 @@ def test_an_error_in_a_place_is_the_batches(stage: Stage, segment: Segment, code
     runner.finish(runner.launch_at(ours, 0, 8))
 
 
+def leave_with_a_batch_under_way(runner: Any, most_rows: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an owner's only worker send a batch and hang up; its scores must be there, where nobody asks any more."""
+    launched: list[Any] = []
+    launch_at = runner.launch_at
+
+    def launch(*where: Any) -> Any:
+        launched.append(launch_at(*where))
+        return launched[-1]
+
+    monkeypatch.setattr(runner, "launch_at", launch)
+    monkeypatch.setattr(owner, "_LONELY_S", 20.0)
+    folder, segment = Path(tempfile.mkdtemp(prefix="owner-", dir="/tmp")), Segment(MANIFEST, most_rows, 2)
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as worker,
+    ):
+        listener.bind(str(folder / "s"))
+        listener.listen()
+        listener.setblocking(False)
+        running = threading.Thread(target=Owner(runner, listener).run)
+        running.start()
+        worker.settimeout(20)
+        worker.connect(str(folder / "s"))
+        socket.send_fds(worker, [msgspec.json.encode(Hello(most_rows, 2))], [segment.fd])
+        assert worker.recv(MOST)
+        batch = put(segment, 1, n, 3)
+        worker.send(BATCH.pack(1, n))
+        worker.close()
+        monkeypatch.setattr(owner, "_LONELY_S", 0.0)
+        running.join(20)
+        assert not running.is_alive()
+    (ticket,) = launched
+    assert ticket.place is None, "its rows were read where they lie"
+    assert_equal(taken(segment, 1, n), runner.infer(*batch))
+    segment.close()
+    shutil.rmtree(folder)
+
+
+def test_a_worker_that_leaves_is_let_go_of_when_its_batch_is_done(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = stage.load()
+    leave_with_a_batch_under_way(runner, BUCKETS[-1], 6, monkeypatch)
+    assert not stage.cuda.registered
+    assert len(stage.cuda.graphs) == len(list(runner._every_slot())), "none but those that it was loaded with"
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("lengths", [(), (16, 32)])
 def test_rows_in_a_place_score_as_copied_ones_do_on_a_gpu(tmp_path: Path, lengths: tuple[int, ...]) -> None:
@@ -235,4 +289,15 @@ def test_rows_in_a_place_score_as_copied_ones_do_on_a_gpu(tmp_path: Path, length
                 assert_equal(taken(segment, at, n), runner.infer(*batch))
         runner.unregister(ours)
         segment.close()
+    runner.close()
+
+
+@pytest.mark.gpu
+def test_a_worker_that_leaves_is_let_go_of_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pytest.importorskip("engines.tensorrt.runner", reason="needs an NVIDIA GPU and TensorRT")
+    folder = build(small_models.artifact(), Settings(level=0, buckets=(256,)), tmp_path)
+    runner = module.TensorRTRunner.load(folder, features=small_models.FINGERPRINT)
+    for _ in range(3):
+        with monkeypatch.context() as once:
+            leave_with_a_batch_under_way(runner, 1024, 200, once)
     runner.close()
