@@ -18,11 +18,9 @@ _CAPTURE: Final = threading.Lock()
 def capture(stream: Stream, work: Callable[[], None]) -> int:
     """Record what `work` queues on `stream` and return the executable graph's handle; raises ModelError if it cannot.
 
-    `work` runs once plainly first: TensorRT defers set-up to the first run of a shape, and that may not be recorded.
     The graph is good for the addresses and shapes of now. After a failure the stream is usable again.
     """
     with _CAPTURE:
-        work()
         stream.synchronize()
         check(
             "cudaStreamBeginCapture",

@@ -1,8 +1,9 @@
 """TensorRT on a GPU: for every bucket a context and CUDA graphs, all allocated and recorded before the first batch.
 
 A batch is copied into page-locked memory, one graph launch moves it to the device, scores it and moves the scores back,
-and one event says that this is done. Two batches can be in flight: `launch` the second before `collect` of the first.
-Rows in a segment that was registered are not copied: graphs of its places read them, and write the scores, right there.
+and an event in the graph says that this is done. Two batches can be in flight: `launch` the second before `collect` of
+the first. Rows in a segment that was registered are not copied: graphs of its places read them, and write the scores,
+right there.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Slot:
         return cls(context, stream, batch, length, inputs, outputs)
 
     def over(self, place: Place) -> Slot:
-        """A slot that does as this one, but reads and writes a page-locked place. Close it before this one; raises CudaError."""
+        """A slot that does as this one, but in a page-locked place. Close it before this one; raises CudaError."""
         batch = self.batch
         rows = {"features": place.features[:batch], "history": place.history[:batch, : self.length]}
         outputs = Arena({"p_tip": place.p_tip[:batch], "value": place.value[:batch]})
@@ -103,13 +103,15 @@ class Slot:
 
     def start(self) -> None:
         """Queue copies, kernels and the event; raises ModelError."""
+        self._event = self._spin if self._expected_s <= _SPIN_AT_MOST_S else self._sleep
         if self._graph:
             status = rt.cudaGraphLaunch(self._graph, self._stream.handle)[0]
             if status != SUCCESS:
                 raise CudaError("cudaGraphLaunch", status)
+            if self._event == self._spin:  # which is in the graph
+                return
         else:
             self._queue()
-        self._event = self._spin if self._expected_s <= _SPIN_AT_MOST_S else self._sleep
         status = rt.cudaEventRecord(self._event, self._stream.handle)[0]
         if status != SUCCESS:
             raise CudaError("cudaEventRecord", status)
@@ -126,8 +128,11 @@ class Slot:
         self._expected_s += _LEARNING_RATE * (time.perf_counter() - began - self._expected_s)
 
     def record(self) -> None:
-        """Record the graph that later starts launch; raises ModelError if it cannot be recorded."""
-        self._graph = capture(self._stream, self._queue)
+        """Record the graph that later starts launch; raises ModelError if it cannot be recorded.
+
+        To be launched plainly before: TensorRT defers set-up to the first run of a shape, and that may not be recorded.
+        """
+        self._graph = capture(self._stream, self._queue_and_mark)
 
     def forget(self) -> None:
         """Launch plainly from now on."""
@@ -150,6 +155,14 @@ class Slot:
             _must(self._context.set_tensor_address(name, address), f"address of `{name}`")
         _must(self._context.execute_async_v3(self._stream.handle), f"a batch of {self.batch}")
         self._outputs.download(self._stream.handle)
+
+    def _queue_and_mark(self) -> None:
+        """Queue all of a batch, the event too: external to the graph, it can be waited for after each launch."""
+        self._queue()
+        check(
+            "cudaEventRecordWithFlags",
+            rt.cudaEventRecordWithFlags(self._spin, self._stream.handle, rt.cudaEventRecordExternal),
+        )
 
 
 def _must(accepted: bool, what: str) -> None:

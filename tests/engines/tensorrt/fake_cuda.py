@@ -34,6 +34,7 @@ class FakeCuda:
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
     cudaStreamNonBlocking = cudaHostAllocPortable = cudaEventBlockingSync = 1  # noqa: N815
     cudaEventDisableTiming = 2  # noqa: N815
+    cudaEventRecordExternal = 1  # noqa: N815
 
     def __init__(self) -> None:
         self.fail: dict[str, str] = {}
@@ -123,6 +124,11 @@ class FakeCuda:
     def cudaEventRecord(self, event: int, _: int) -> tuple[Any]:  # noqa: N802
         self.do(self._happened(event))
         return (self._status("cudaEventRecord"),)
+
+    def cudaEventRecordWithFlags(self, event: int, stream: int, _: int) -> tuple[Any]:  # noqa: N802
+        if self.recording is None:
+            return (Status["cudaErrorInvalidValue"],)
+        return self.cudaEventRecord(event, stream)
 
     def cudaEventSynchronize(self, event: int) -> tuple[Any]:  # noqa: N802
         assert event in self._markers, "the event was destroyed, or never recorded"

@@ -29,6 +29,20 @@ def test_scores_are_the_models_at_every_size(stage: Stage) -> None:
         runner.infer(*rows(1))
 
 
+def test_a_recorded_batch_is_one_call_and_the_wait_for_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, calls = stage.load(), []
+    for name in dir(FakeCuda):
+        if name.startswith("cuda") and callable(call := getattr(stage.cuda, name)):
+
+            def counted(*given: Any, name: str = name, call: Any = call) -> Any:
+                calls.append(name)
+                return call(*given)
+
+            monkeypatch.setattr(stage.cuda, name, counted)
+    assert len(runner.infer(*rows(8)).value) == 8
+    assert calls == ["cudaGraphLaunch", "cudaEventSynchronize"]
+
+
 def test_two_batches_are_in_flight_and_no_third(stage: Stage) -> None:
     runner = stage.load()
     batches = [rows(8, seed) for seed in range(5)]
