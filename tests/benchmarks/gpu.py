@@ -1,5 +1,8 @@
 """The GPU's figures: engines built from the reference model, then every bucket timed against the bare CUDA graph.
 
+A call is timed as the process that owns an engine makes it, of rows that a worker has just put into memory that both
+share to scores in that memory, and beside it with the rows copied, as a process makes it that has the engine itself.
+
 python -m tests.benchmarks.gpu [--smoke] [--engines fp32,fp16,...] [--out FOLDER]
 
 Needs an NVIDIA GPU and the packages of `tipstream[gpu]`. Prints what it does as it goes on, a table at the end, and
@@ -27,6 +30,7 @@ import engines
 from engines.cpu import OnnxModel
 from engines.manifest import Artifact, read, read_manifest
 from engines.model import BUCKETS, Model, Scores
+from engines.segment import Segment
 from engines.tensorrt.build import build
 from engines.tensorrt.calibrate import calibrate
 from engines.tensorrt.plan import Settings, read_facts
@@ -73,21 +77,57 @@ def quantile(seconds: NDArray[np.float64], percent: float) -> float:
     return round(float(np.percentile(seconds, percent)) * 1e6, 2)
 
 
-def timed(call: Callable[[int], object], runs: int) -> NDArray[np.float64]:
-    """Seconds of each of `runs` calls, after some that do not count; the collector is off meanwhile."""
+def timed(
+    call: Callable[[int], object], runs: int, before: Callable[[int], object] = lambda _: None
+) -> NDArray[np.float64]:
+    """Seconds of each of `runs` calls, after some that do not count; the collector is off meanwhile.
+
+    What is done `before` each does not count.
+    """
     found = np.empty(runs)
     for i in range(max(20, runs // 10)):
+        before(i)
         call(i)
     gc.collect()
     gc.disable()
     try:
         for i in range(runs):
+            before(i)
             began = time.perf_counter()
             call(i)
             found[i] = time.perf_counter() - began
     finally:
         gc.enable()
     return found
+
+
+def in_place(runner: Any, artifact: Artifact, runs: int) -> Figures:
+    """Rows in a segment to scores in it, a full bucket at a time; and how long it took to prepare the segment."""
+    segment = Segment(artifact.manifest, runner.max_batch, 1)
+    place = segment.places[0]
+    registered = runner.register(segment)
+    steps = [time.perf_counter()]
+    while runner.prepare(registered):
+        steps.append(time.perf_counter())
+    steps.append(time.perf_counter())
+    found: Figures = {}
+    for size in runner.buckets:
+        sets = [rows(artifact, size, seed) for seed in range(_INPUT_SETS)]
+
+        def put(i: int, n: int = size, sets: list[Rows] = sets) -> None:
+            place.features[:n], place.history[:n] = sets[i % _INPUT_SETS]
+
+        def call(_: int, n: int = size) -> None:
+            runner.finish(runner.launch_at(registered, 0, n))
+
+        found[str(size)] = spread(timed(call, runs, put))
+        expected = runner.infer(*sets[(runs - 1) % _INPUT_SETS])
+        same = np.array_equal(place.p_tip[:size], expected.p_tip) and np.array_equal(place.value[:size], expected.value)
+        found[str(size)]["as_copied"] = same
+    graphs = len(registered.slots)
+    runner.unregister(registered)
+    segment.close()
+    return {"call": found, "graphs": graphs, "prepare_ms": (np.diff(steps) * 1e3).round(2).tolist()}
 
 
 def latency(model: Model, artifact: Artifact, buckets: tuple[int, ...], runs: int) -> Figures:
@@ -171,7 +211,8 @@ def measure(name: str, settings: Settings, artifact: Artifact, cache: Path, refe
     try:
         found["accuracy"] = accuracy(runner, reference, artifact)
         found["bare"] = bare(runner, _RUNS)
-        found["call"] = latency(runner, artifact, runner.buckets, _RUNS)
+        found |= in_place(runner, artifact, _RUNS)
+        found["copied"] = latency(runner, artifact, runner.buckets, _RUNS)
         found["throughput"] = {str(size): throughput(runner, artifact, size) for size in (64, 512, 1024)}
         if len(settings.lengths) > 1:
             short = [rows(artifact, 512, seed, settings.lengths[0]) for seed in range(_INPUT_SETS)]
@@ -224,11 +265,17 @@ def table(report: Figures) -> Iterator[str]:
             f"{name}: built in {found['build_s']} s, loaded in {found['load_s']} s, |dp| {exact['off_reference']:.2g}, "
             f"between buckets {exact['between_buckets']:.2g}, slots {exact['between_slots']:.2g}"
         )
-        yield "  bucket   bare p50   call p50   call p99  p99/bare"
+        yield (
+            f"  a worker's place: {found['graphs']} graphs, prepared in {sum(found['prepare_ms']):.1f} ms, "
+            f"at most {max(found['prepare_ms'])} at a time"
+        )
+        yield "  bucket   bare p50   call p50   call p99  p99/bare copied p50 copied p99  p99/bare"
         for size, call in found["call"].items():
             floor = found["bare"].get(size) or found["bare"][f"{size}x32"]
-            ratio = call["p99"] / floor["p50"]
-            yield f"  {size:>6} {floor['p50']:10.1f} {call['p50']:10.1f} {call['p99']:10.1f} {ratio:9.2f}"
+            line = f"  {size:>6} {floor['p50']:10.1f}"
+            for way in (call, found["copied"][size]):
+                line += f" {way['p50']:10.1f} {way['p99']:10.1f} {way['p99'] / floor['p50']:9.2f}"
+            yield line if call["as_copied"] else f"{line}  NOT THE SAME SCORES"
         for size, rate in found["throughput"].items():
             yield f"  {size:>6} scores/s: {rate['one_in_flight']:,}, two in flight {rate['two_in_flight']:,}"
         if "short_512" in found:
