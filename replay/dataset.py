@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.ladder import Ladder
 from engines.manifest import read_manifest
@@ -41,6 +42,7 @@ PRIOR_COLUMNS: Final = (
 )  # fmt: skip
 """Features that tell of a viewer's own past tips and of nothing else."""
 
+_TIPS_BEFORE: Final = [feature.name for feature in FEATURES].index("viewer_total_tips")
 _SHARD_ROWS: Final = 50_000
 _TOLD: Final = "told"  # folder for what partitions tell each other, while the set is made
 
@@ -62,6 +64,21 @@ class Sampling(NamedTuple):
     negatives: float = 1.0
     """Share of the events without a tip that is kept; each stands for 1 / share."""
     seed: int = 1
+    tippers: float | None = None
+    """The same for events of viewers who have tipped before, if it is to be another. Few events are theirs and most of
+    the tips, so that it is among them that a model's highest scores are right or wrong."""
+
+    def shares(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(n,) shares of features (n, F)."""
+        tippers = self.negatives if self.tippers is None else self.tippers
+        return np.where(features[:, _TIPS_BEFORE] > 0, tippers, self.negatives)
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        if self.negatives == 1 and self.tippers in (None, 1):
+            return "all events"
+        apart = "" if self.tippers is None else f", {self.tippers:.2%} of those of viewers who had tipped before"
+        return f"{self.negatives:.2%} of the events without a tip{apart} (weighted back), seed {self.seed}"
 
 
 class Written(NamedTuple):
@@ -117,8 +134,9 @@ def write_dataset(
         with Recording(path) as file:
             numbers |= partitions_of(file, partitions)
             made_by = file.source
-    if not 0 < sampling.negatives <= 1:
-        raise RecordingError(f"{sampling.negatives:g} is no share of the events without a tip: above 0, and 1 at most.")
+    for share in (sampling.negatives, sampling.tippers):
+        if share is not None and not 0 < share <= 1:
+            raise RecordingError(f"{share:g} is no share of the events without a tip: above 0, and 1 at most.")
     facts = Facts(
         features=fingerprint(),
         columns=tuple(feature.name for feature in FEATURES),
@@ -158,8 +176,7 @@ def write_dataset(
 
 def _source(recording: Path, made_by: str, after: Sequence[Path], sampling: Sampling) -> str:
     before = f", after {', '.join(path.name for path in after)}" if after else ""
-    kept = f"{sampling.negatives:.2%} of the events without a tip (weighted back), seed {sampling.seed}"
-    return f"{recording.name} ({made_by}){before}; {kept if sampling.negatives < 1 else 'all events'}"
+    return f"{recording.name} ({made_by}){before}; {sampling}"
 
 
 def _tell(part: Part) -> int:
@@ -229,7 +246,8 @@ class _Rows:
 
     def take(self, work: Work) -> None:
         """Take in a batch of which features are known."""
-        sampled = self._rng.random(len(work.events)) < self._sampling.negatives
+        shares = self._sampling.shares(work.features)
+        sampled = self._rng.random(len(work.events)) < shares
         at: list[int] = []
         labels: list[Label] = []
         for i in work.to_score.tolist():
@@ -251,7 +269,7 @@ class _Rows:
                 history=work.history[at],
                 tips=tips,
                 amount_minor=np.array([label.amount_minor for label in labels]),
-                weight=np.where(tips[:, -1], 1, 1 / self._sampling.negatives).astype(np.float32),
+                weight=np.where(tips[:, -1], 1, 1 / shares[at]).astype(np.float32),
                 latent=np.array([record.chance for record in records], np.float32),
             )
         )

@@ -19,6 +19,7 @@ events whose 600 s the recording does not cover are left out."""
 _EXAMPLES: Final = """examples:
   tipstream-replay dataset week.parquet var/dataset                         every event with a viewer
   tipstream-replay dataset week.parquet var/dataset --negatives 0.05        all that led to a tip, 5 % of the others
+  tipstream-replay dataset week.parquet var/dataset --negatives 0.05 --tippers 1    and all of who tipped before
   tipstream-replay dataset may.parquet var/may --after april.parquet        with what april told about everybody
   tipstream-replay dataset week.parquet var/dataset --workers 4             four processes of this machine
   tipstream-replay dataset /share/week.parquet /share/set --scheduler tcp://dask:8786
@@ -45,6 +46,12 @@ def add_commands(commands: Any) -> None:
     made.add_argument(
         "--negatives", type=float, default=1.0, metavar="P", help="share of events without a tip to keep (default: 1)"
     )
+    made.add_argument(
+        "--tippers",
+        type=float,
+        metavar="P",
+        help="the same for viewers who tipped before (default: that of --negatives)",
+    )
     made.add_argument("--seed", type=whole, default=1, metavar="N", help="which of them (default: 1)")
     made.add_argument("--partitions", type=positive, default=1, metavar="N", help="for records without (default: 1)")
     who = made.add_mutually_exclusive_group()
@@ -62,7 +69,7 @@ def _dataset(arguments: argparse.Namespace) -> None:
             arguments.recording,
             arguments.folder,
             after=arguments.after,
-            sampling=Sampling(arguments.negatives, arguments.seed),
+            sampling=Sampling(arguments.negatives, arguments.seed, arguments.tippers),
             partitions=arguments.partitions,
             map_=map_,
             advance=stack.enter_context(bar("dataset", None)),

@@ -132,8 +132,22 @@ def test_negatives_are_sampled_and_weighted_back(recording: Path, tmp_path: Path
     assert part.weight.sum() == pytest.approx(whole.weight.sum(), rel=0.05)
     assert set(part.weight.tolist()) == {1.0, 5.0}
     assert "20.00% of the events without a tip" in read(tmp_path / "part")[0].source
-    with pytest.raises(RecordingError, match="no share"):
-        write_dataset(recording, tmp_path / "none", sampling=Sampling(0))
+    for none in (Sampling(0), Sampling(0.5, tippers=1.5)):
+        with pytest.raises(RecordingError, match="no share"):
+            write_dataset(recording, tmp_path / "none", sampling=none)
+
+
+def test_viewers_who_tipped_before_may_be_sampled_apart(recording: Path, tmp_path: Path) -> None:
+    for name, sampling in (("whole", Sampling()), ("part", Sampling(0.2, tippers=1.0))):
+        write_dataset(recording, tmp_path / name, sampling=sampling)
+    (whole,), (part,) = made(tmp_path / "whole"), made(tmp_path / "part")
+    column = [feature.name for feature in FEATURES].index("viewer_total_tips")
+    tipped, kept = whole.features[:, column] > 0, part.features[:, column] > 0
+    assert 50 < tipped.sum() == kept.sum()
+    assert (part.weight[kept] == 1).all()
+    assert set(part.weight[~kept].tolist()) == {1.0, 5.0}
+    assert part.weight.sum() == pytest.approx(whole.weight.sum(), rel=0.05)
+    assert "20.00% of the events without a tip, 100.00% of those of viewers who" in read(tmp_path / "part")[0].source
 
 
 def test_what_came_before_is_known_and_not_in_the_set(recording: Path, tmp_path: Path) -> None:
