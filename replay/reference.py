@@ -30,6 +30,7 @@ from replay.simulate.recorded import records
 
 FOLDER = Path("engines/models/reference")
 _NEGATIVES = 0.05
+_TIPPERS = 1.0
 _DAY_MS = 86_400_000
 _SIZES = (0.25, 0.5, 1.0, 2.25)  # of one world after another, in times of the rate; 1 on average
 _STRIDE = 0.618  # of a day: the hours of any few worlds in a row lie apart
@@ -74,7 +75,7 @@ def _make(options: argparse.Namespace, shards: Path) -> None:
     ]
     source = (
         f"simulated traffic, seeds {worlds[0].seed} to {worlds[-1].seed}: {options.worlds} x {options.hours:g} h at "
-        f"{options.rate:g} events/s on average, {_NEGATIVES:.0%} of the events without a tip (weighted back)"
+        f"{options.rate:g} events/s on average; {Sampling(_NEGATIVES, options.seed, _TIPPERS)}"
     )
     print(f"Simulating {options.worlds} x {options.hours:g} h at {options.rate:g} events/s. This takes some minutes.")
     # Fresh processes: a fork would copy locks that this one's threads hold.
@@ -94,7 +95,7 @@ def _write(shards: Path, source: str, world: Traffic) -> Written:
         with Writer(recording, source="simulated") as writer:
             for moment in simulate(world):
                 writer.write(records(moment, world))
-        sampling = Sampling(_NEGATIVES, world.seed)
+        sampling = Sampling(_NEGATIVES, world.seed, _TIPPERS)
         return write_dataset(recording, shards, source=source, sampling=sampling, part=f"{world.seed}-")
 
 

@@ -2,13 +2,15 @@
 
     features --standardise, clip------------------------------------+
     features --pieces: how far along each stretch of its range------+--> members: MLPs --> mean of 3 outputs
-    history --type+linear+position, ReLU, linear, ReLU--> tokens            --affine--> p_tip, value
-            --one softmax over time a head: weighted means of tokens+
+    history --type+linear+position, ReLU, linear, ReLU--> tokens    |                          |
+            --one softmax over time a head: weighted means of tokens+                          |
+    features --trees: a leaf of each, summed--> one more logit of a tip------------------------+--affine--> p_tip, value
 
 A piece says how far a feature is along one stretch of its range, 0 to 1: with them a linear layer can bend where the
 data does, which is what trees do well and plain MLPs badly. The members see the same inputs, begin differently, are
 trained each for itself, and answer together by their mean logit; in the exported graph they are one MLP whose weights
-between members are zeros.
+between members are zeros. Trees (engines/train/trees.py) are grown apart on the same rows and have a fixed share of the
+logit: they err elsewhere, so that the highest scores are right more often.
 
 Probabilities are factored so that they can never fall along the horizons and each factor has its own likelihood:
 p(600 s) = sigmoid(tip) and p(60 s) = p(600 s) * sigmoid(soon). The value is p(600 s) * exp(log amount).
@@ -55,6 +57,17 @@ class Pieces(NamedTuple):
     """(N,)"""
 
 
+class Trees(NamedTuple):
+    """T trees of depth D: what they say of a row is the sum of one leaf of each."""
+
+    feature: NDArray[np.int32]
+    """(D, T) column that question d of a tree is about."""
+    border: NDArray[np.float32]
+    """(D, T) bit d of the leaf's number is 1 where the feature is above this."""
+    leaf: NDArray[np.float32]
+    """(T, 2**D) in units of a logit."""
+
+
 class Shape(NamedTuple):
     """Sizes of a network."""
 
@@ -80,6 +93,10 @@ class Network(nn.Module):
     piece_feature: Tensor
     piece_low: Tensor
     piece_inverse_width: Tensor
+    tree_feature: Tensor
+    tree_border: Tensor
+    tree_leaf: Tensor
+    share: Tensor
     scale: Tensor
     shift: Tensor
 
@@ -98,6 +115,10 @@ class Network(nn.Module):
             self.register_buffer(name, torch.ones(width))
         self.register_buffer("channel_scale", torch.ones(channels))
         self.register_buffer("piece_feature", torch.zeros(shape.pieces, dtype=torch.int32))
+        self.register_buffer("tree_feature", torch.zeros(0, 0, dtype=torch.int32))
+        self.register_buffer("tree_border", torch.zeros(0, 0))
+        self.register_buffer("tree_leaf", torch.zeros(0, 1))
+        self.register_buffer("share", torch.zeros(()))
         self.kind = nn.Embedding(shape.type_codes, shape.tokens)
         self.token = nn.Linear(channels, shape.tokens, bias=False)
         self.position = nn.Parameter(torch.randn(length, shape.tokens) * 0.02)
@@ -109,6 +130,12 @@ class Network(nn.Module):
         self.head = Members(shape.members, second, _OUTPUTS)
         self.dropout = nn.Dropout(dropout)
         self.input_dropout = nn.Dropout(input_dropout)
+
+    def plant(self, trees: Trees, share: float) -> None:
+        """Let trees, grown on the same rows, have a share of the logit of a tip."""
+        for name, array in trees._asdict().items():
+            setattr(self, f"tree_{name}", torch.from_numpy(array).to(self.mean.device))
+        self.share.fill_(share)
 
     def members(self, features: Tensor, history: Tensor) -> Outputs:
         """What each member says, not calibrated: features (n, F), history (n, L, C) -> each (members, n)."""
@@ -123,7 +150,8 @@ class Network(nn.Module):
 
     def outputs(self, features: Tensor, history: Tensor) -> Outputs:
         """Calibrated logits, each (n,)."""
-        mean = torch.stack(self.members(features, history)).mean(1)
+        tip, soon, log_amount = torch.stack(self.members(features, history)).mean(1)
+        mean = torch.stack([torch.lerp(tip, self._leaves(features), self.share), soon, log_amount])
         tip, soon, log_amount = mean * self.scale[:, None] + self.shift[:, None]
         return Outputs(tip, soon, torch.clamp(log_amount, 0.0, MAX_LOG_AMOUNT))
 
@@ -133,6 +161,13 @@ class Network(nn.Module):
         longest = torch.sigmoid(out.tip)
         p_tip = torch.stack([longest * torch.sigmoid(out.soon), longest], dim=1)
         return p_tip, longest * torch.exp(out.log_amount)
+
+    def _leaves(self, features: Tensor) -> Tensor:
+        """Sum of a leaf of each tree: (n, F) -> (n,)."""
+        depth, trees = self.tree_feature.shape
+        yes = features[:, self.tree_feature.flatten()].view(len(features), depth, trees) > self.tree_border
+        number = (yes << torch.arange(depth, device=yes.device)[:, None]).sum(1)
+        return self.tree_leaf[torch.arange(trees, device=yes.device), number].sum(1)
 
     def _pooled(self, history: Tensor) -> Tensor:
         """Views of the history: (n, L, C) -> (n, heads * tokens)."""

@@ -11,6 +11,7 @@ from engines.model import ModelError
 
 HISTORY: Final = "history"
 """What `without` calls the history."""
+_DEEPEST: Final = 10  # a tree has 2**depth leaves
 _TIERS: Final = {"low": 0.2, "mid": 0.05, "high": 0.01}
 
 
@@ -31,6 +32,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Networks side by side, whose mean logit counts."""
     hidden: tuple[int, int] = (64, 32)
     """Widths of each member's two hidden layers."""
+    trees: int = 300
+    """Boosted trees that have a say beside the members; 0 for none."""
+    depth: int = 6
+    """Questions that each of them asks."""
+    trees_rate: float = 0.1
+    """How much of what is left to explain each tree may explain."""
+    trees_share: float = 0.3
+    """Of the logit."""
     dropout: float = 0.2
     """Share of the hidden units that a training step leaves out."""
     input_dropout: float = 0.1
@@ -55,10 +64,12 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError("`validation` and `test` are shares of the rows and must leave some to train on")
         if not (0 <= self.dropout < 1 and 0 <= self.input_dropout < 1):
             raise ValueError("`dropout` and `input_dropout` are shares, below 1")
-        if min(self.tokens, self.heads, self.members, *self.hidden, self.epochs, self.batch) < 1 or self.pieces < 0:
-            raise ValueError(
-                "`tokens`, `heads`, `members`, `hidden`, `epochs` and `batch` are at least 1, `pieces` at least 0"
-            )
+        if min(self.tokens, self.heads, self.members, *self.hidden, self.epochs, self.batch) < 1:
+            raise ValueError("`tokens`, `heads`, `members`, `hidden`, `epochs` and `batch` are at least 1")
+        if min(self.pieces, self.trees) < 0 or not 1 <= self.depth <= _DEEPEST:
+            raise ValueError(f"`pieces` and `trees` are at least 0, and `depth` is 1 to {_DEEPEST}")
+        if not (0 <= self.trees_share < 1 and 0 < self.trees_rate <= 1):
+            raise ValueError("`trees_share` is a share, below 1, and `trees_rate` above 0 and at most 1")
         shares = list(self.tiers.values())
         if any(not 0 < share < 1 for share in shares) or shares != sorted(shares, reverse=True):
             raise ValueError("`tiers` must name falling shares of events between 0 and 1")

@@ -23,7 +23,9 @@ from engines.train.export import onnx_bytes
 from engines.train.fit import Epoch, fit, predict
 from engines.train.judge import judge
 from engines.train.log import write_log
+from engines.train.network import Network
 from engines.train.recipe import Recipe
+from engines.train.trees import grow
 
 
 class Label(NamedTuple):
@@ -70,6 +72,7 @@ def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[
         )
 
     first = fit(facts, periods.train, periods.validation, recipe, report)
+    plant(first, facts, periods.train, recipe, say)
     known = concatenate([periods.train, periods.validation])
     trusted = slopes(first, concatenate([periods.validation, periods.test]))
     calibrate(first, slopes(first, periods.validation), known)
@@ -92,6 +95,7 @@ def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[
     best = min(epochs, key=lambda epoch: epoch.validation_loss).epoch
     say(f"The network to keep: all {len(rows.weight):,} rows, {best} epochs.")
     network = fit(facts, rows, None, recipe, until=best)
+    plant(network, facts, rows, recipe, say)
     calibrate(network, trusted, rows)
     onnx = onnx_bytes(network)
     manifest = msgspec.structs.replace(manifest, sha256=hashlib.sha256(onnx).hexdigest(), metrics=verdict.figures())
@@ -99,6 +103,12 @@ def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[
         write(out, Artifact(manifest, onnx), card(manifest, facts, recipe, verdict, len(onnx)))
         write_log(out, manifest, epochs, periods.test, tested[0], verdict)
     return manifest
+
+
+def plant(network: Network, facts: Facts, rows: Rows, recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Grow the recipe's trees on the rows that a network was trained on, and let them have their say."""
+    if recipe.trees:
+        network.plant(grow(facts, rows, recipe, say), recipe.trees_share)
 
 
 class Periods(NamedTuple):

@@ -22,7 +22,7 @@ import torch
 from onnx import numpy_helper
 
 import engines
-from engines.train.network import Network, Shape
+from engines.train.network import Network, Shape, Trees
 
 MODEL: Final = Path(engines.__file__).parent / "models" / "reference" / "model.onnx"
 BUCKETS: Final = (1, 64, 512)
@@ -60,7 +60,16 @@ def network() -> tuple[Network, int, tuple[int, int]]:
         "head.weight": found["head_weight"].T[None],
         "head.bias": found["head_bias"][None, None],
     }
-    made.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in weights.items()})
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in weights.items()}
+    missing, _ = made.load_state_dict(tensors, strict=False)
+    assert all(name.startswith("tree_") or name == "share" for name in missing)
+    depth, trees = found["tree_shape"].tolist()[1:]
+    feature, border = (found[f"tree_{name}"].reshape(depth, trees) for name in ("feature", "border"))
+    # The file's numbers hold the shares and the scale already: a half of twice as much is the same.
+    made.plant(Trees(feature, border, 2 * found["tree_leaf"].reshape(trees, -1) / found["calibration_scale"][0]), 0.5)
+    with torch.no_grad():
+        made.head.weight[:, :, 0] *= 2
+        made.head.bias[:, :, 0] *= 2
     return made.eval().cuda(), n_features, (length, channels)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MODULES = {"cuda-python": "cuda", "nvidia-ml-py": "pynvml", "scikit-learn": "sklearn", "pyyaml": "yaml"}
+MODULES = {"cuda-python": "cuda", "nvidia-ml-py": "pynvml", "pyyaml": "yaml"}
 
 
 def names(requirements: list[str]) -> set[str]:

@@ -27,7 +27,7 @@ from engines.train.fit import fit, predict  # noqa: E402
 from engines.train.log import LOG_FILE, PAGE_FILE  # noqa: E402
 from engines.train.recipe import Recipe  # noqa: E402
 from engines.train.recipe import read as read_recipe  # noqa: E402
-from engines.train.run import split, tiers, train  # noqa: E402
+from engines.train.run import plant, split, tiers, train  # noqa: E402
 from tests.engines.train.made_up import FACTS, LABEL, RECIPE, made_up, write  # noqa: E402
 
 pytestmark = pytest.mark.train
@@ -69,6 +69,7 @@ def test_a_set_is_not_written_over(shards: Path) -> None:
 def test_the_graph_computes_what_the_network_does(tmp_path: Path, trained: Path) -> None:
     rows = made_up(2_000, seed=8)
     network = fit(FACTS, rows, rows, RECIPE, lambda _: None)
+    plant(network, FACTS, rows, RECIPE, lambda _: None)
     network.scale.copy_(torch.tensor([1.3, 0.8, 1.0]))  # as a calibration would
     network.shift.copy_(torch.tensor([-0.4, 0.2, 0.1]))
     artifact = read(trained, features=FACTS.features)
@@ -86,8 +87,8 @@ def test_the_graph_keeps_to_opset_17_and_its_operators(trained: Path) -> None:
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
     assert model.ir_version == 8
     assert {node.op_type for node in model.graph.node} == {
-        "Add", "Cast", "Clip", "Concat", "Exp", "Flatten", "Gather", "Gemm", "MatMul", "Mul", "Relu", "Sigmoid",
-        "Softmax", "Squeeze", "Sub", "Transpose",
+        "Add", "Cast", "Clip", "Concat", "Exp", "Flatten", "Gather", "Gemm", "Greater", "MatMul", "Mul", "ReduceSum",
+        "Relu", "Reshape", "Sigmoid", "Softmax", "Squeeze", "Sub", "Transpose",
     }  # fmt: skip
 
 
@@ -239,6 +240,8 @@ def test_the_command_trains_from_a_recipe(shards: Path, tmp_path: Path, capsys: 
         ("epochs = 0", "`epochs` and `batch` are at least 1"),
         ("batch = 0", "`epochs` and `batch` are at least 1"),
         ("test = 0.9\nvalidation = 0.2", "leave some to train on"),
+        ("depth = 11", "`depth` is 1 to 10"),
+        ("trees_share = 1", "below 1"),
         ('without = ["\xff"]', "is no recipe"),
     ],
 )
