@@ -45,6 +45,7 @@ class CudaError(ModelError):
 def check(call: str, outcome: tuple[Any, ...]) -> Any:
     """Return what a CUDA call gave, without its status; raises CudaError."""
     if outcome[0] != SUCCESS:
+        rt.cudaGetLastError()  # else it would be blamed on the next call
         raise CudaError(call, outcome[0])
     return outcome[1] if len(outcome) == 2 else outcome[1:]
 

@@ -8,8 +8,7 @@ from typing import Final
 
 from cuda.bindings import runtime as rt
 
-from engines.model import ModelError
-from engines.tensorrt.cuda import SUCCESS, Stream, check
+from engines.tensorrt.cuda import SUCCESS, CudaError, Stream, check
 
 # Calls that another thread makes during a capture can spoil it even in thread-local mode: one capture at a time.
 _CAPTURE: Final = threading.Lock()
@@ -26,22 +25,23 @@ def capture(stream: Stream, work: Callable[[], None]) -> int:
             "cudaStreamBeginCapture",
             rt.cudaStreamBeginCapture(stream.handle, rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal),
         )
-        failure: ModelError | None = None
         try:
             work()
-        except ModelError as error:
-            failure = error
-        status, graph = rt.cudaStreamEndCapture(stream.handle)  # always, or the stream stays in capture mode
-        if failure is not None or status != SUCCESS:
+        except BaseException:
+            status, graph = rt.cudaStreamEndCapture(stream.handle)  # or the stream stays in capture mode
             if status == SUCCESS:
                 rt.cudaGraphDestroy(graph)
-            for _ in range(2):  # what the capture left behind would be blamed on the next call
-                rt.cudaGetLastError()
-            raise failure or ModelError(f"cudaStreamEndCapture failed with {status.name}.")
+            rt.cudaGetLastError()  # what the capture left behind would be blamed on the next call
+            raise
+        graph = check("cudaStreamEndCapture", rt.cudaStreamEndCapture(stream.handle))
         try:
             executable = int(check("cudaGraphInstantiate", rt.cudaGraphInstantiate(graph, 0)))
         finally:
             rt.cudaGraphDestroy(graph)
-        check("cudaGraphUpload", rt.cudaGraphUpload(executable, stream.handle))
-        stream.synchronize()
+        try:
+            check("cudaGraphUpload", rt.cudaGraphUpload(executable, stream.handle))
+            stream.synchronize()
+        except CudaError:
+            rt.cudaGraphExecDestroy(executable)
+            raise
         return executable

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from cuda.bindings import runtime as rt
 
 from engines.segment import Segment
-from engines.tensorrt.cuda import CudaError, check
+from engines.tensorrt.cuda import check
 from engines.tensorrt.slot import Slot
 
 
@@ -25,11 +25,7 @@ class Registered:
     def lock(self) -> None:
         """Lock its pages in memory, so that the GPU may use them; raises CudaError."""
         address = self.segment.places[0].features.ctypes.data
-        try:
-            check("cudaHostRegister", rt.cudaHostRegister(address, self.segment.nbytes, 0))
-        except CudaError:
-            rt.cudaGetLastError()  # else it would be blamed on the next call
-            raise
+        check("cudaHostRegister", rt.cudaHostRegister(address, self.segment.nbytes, 0))
         self._locked = address
 
     def close(self) -> None:

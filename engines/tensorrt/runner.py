@@ -135,8 +135,8 @@ class TensorRTRunner:
         try:
             return next(registered.steps, False)
         except ModelError as error:
-            if isinstance(error, CudaError) and error.sticky:
-                self._fail(error)
+            if isinstance(error, CudaError):
+                self._end_if_dead(error)
             self._guarded(self._stream.synchronize)
             registered.close()
             log.warning("%s copies a worker's rows, which takes some microseconds a batch: %s", self.engine, error)
@@ -302,12 +302,12 @@ class TensorRTRunner:
         try:
             call()
         except CudaError as error:
-            self._fail(error)
+            self._end_if_dead(error)
+            raise
 
-    def _fail(self, error: CudaError) -> None:
+    def _end_if_dead(self, error: CudaError) -> None:
         if error.sticky:
             self._lost(f"{self.engine} lost its GPU: {error}")
-        raise error
 
 
 def _check_fit(engine: Engine) -> None:

@@ -38,6 +38,7 @@ class FakeCuda:
 
     def __init__(self) -> None:
         self.fail: dict[str, str] = {}
+        self.last_error = OK
         self.queue: list[Work] = []
         self.recording: list[Work] | None = None
         self.graphs: dict[int, list[Work]] = {}
@@ -70,6 +71,10 @@ class FakeCuda:
 
     def cudaGetErrorString(self, code: Any) -> tuple[Any, bytes]:  # noqa: N802
         return OK, b"it broke"
+
+    def cudaGetLastError(self) -> tuple[Any]:  # noqa: N802
+        last, self.last_error = self.last_error, OK
+        return (last,)
 
     def cudaGetDeviceCount(self) -> tuple[Any, int]:  # noqa: N802
         return self._status("cudaGetDeviceCount"), 1
@@ -128,6 +133,8 @@ class FakeCuda:
     def cudaEventRecordWithFlags(self, event: int, stream: int, _: int) -> tuple[Any]:  # noqa: N802
         if self.recording is None:
             return (Status["cudaErrorInvalidValue"],)
+        if (status := self._status("cudaEventRecordWithFlags")) != OK:
+            return (status,)
         return self.cudaEventRecord(event, stream)
 
     def cudaEventSynchronize(self, event: int) -> tuple[Any]:  # noqa: N802
@@ -184,4 +191,7 @@ class FakeCuda:
         return self._status("cudaMalloc"), address
 
     def _status(self, name: str) -> Any:
-        return Status[self.fail.get(name, "cudaSuccess")]
+        status = Status[self.fail.get(name, "cudaSuccess")]
+        if status != OK:
+            self.last_error = status
+        return status

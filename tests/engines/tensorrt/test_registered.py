@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import re
 import shutil
@@ -77,6 +79,11 @@ def staged(runner: Any) -> list[bytes]:
     return [slot.features.tobytes() + slot.history.tobytes() for slot in runner._every_slot()]
 
 
+def mappings() -> int:
+    """Count the segments that are mapped."""
+    return Path("/proc/self/maps").read_text().count("memfd:tipstream")
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 def test_rows_in_a_place_score_as_copied_ones_do(stage: Stage, segment: Segment, length: int) -> None:
     runner = stage.load(stage.engine(settings=Settings(buckets=BUCKETS, lengths=LENGTHS)))
@@ -137,8 +144,20 @@ def refuse_to_lock(stage: Stage) -> None:
     stage.cuda.fail["cudaHostRegister"] = "cudaErrorMemoryAllocation"
 
 
+def run_out_of_memory(stage: Stage) -> None:
+    stage.cuda.fail["cudaMalloc"] = "cudaErrorMemoryAllocation"
+
+
+def refuse_to_mark(stage: Stage) -> None:
+    stage.cuda.fail["cudaEventRecordWithFlags"] = "cudaErrorInvalidValue"
+
+
 def refuse_to_record(stage: Stage) -> None:
     stage.cuda.fail["cudaStreamEndCapture"] = "cudaErrorStreamCaptureInvalidated"
+
+
+def have_no_room_for_a_graph(stage: Stage) -> None:
+    stage.cuda.fail["cudaGraphUpload"] = "cudaErrorMemoryAllocation"
 
 
 def answer_otherwise(stage: Stage) -> None:
@@ -154,7 +173,10 @@ def answer_otherwise(stage: Stage) -> None:
     ("spoil", "words"),
     [
         (refuse_to_lock, r"cudaHostRegister failed: .*cudaErrorMemoryAllocation"),
+        (run_out_of_memory, r"cudaMalloc failed: .*cudaErrorMemoryAllocation"),
+        (refuse_to_mark, r"cudaEventRecordWithFlags failed"),
         (refuse_to_record, r"cudaStreamEndCapture failed"),
+        (have_no_room_for_a_graph, r"cudaGraphUpload failed: .*cudaErrorMemoryAllocation"),
         (answer_otherwise, r"answers differ from the plain launch's"),
     ],
 )
@@ -171,10 +193,37 @@ def test_where_it_cannot_be_done_rows_are_copied(
     assert not ours.slots
     assert not stage.cuda.registered
     assert len(stage.cuda.graphs) == graphs
+    assert stage.cuda.last_error == FakeCuda.cudaError_t["cudaSuccess"], "it is blamed on no later call"
     batch = put(segment, 1, 3, 7)
     runner.finish(runner.launch_at(ours, 1, 3))
     assert_equal(taken(segment, 1, 3), stage.reference.infer(*batch))
     runner.unregister(ours)
+
+
+@pytest.mark.parametrize(
+    "call", ["cudaHostRegister", "cudaMalloc", "cudaEventRecordWithFlags", "cudaGraphUpload", "cudaEventSynchronize"]
+)
+def test_what_failed_holds_no_memory_of_a_worker_that_left(
+    stage: Stage, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = stage.load()
+    monkeypatch.setattr(stage.module.log, "disabled", True)  # pytest would keep the errors that are logged
+    gc.collect()
+    gc.disable()  # as in the process that owns an engine
+    try:
+        before = mappings()
+        segment = Segment(MANIFEST, BUCKETS[-1], 2)
+        stage.cuda.fail[call] = "cudaErrorInvalidValue"
+        ours = registered(runner, segment)
+        with contextlib.suppress(ModelError):
+            runner.finish(runner.launch_at(ours, 0, 8))
+        stage.cuda.fail.clear()
+        runner.unregister(ours)
+        segment.close()
+        del segment, ours
+        assert mappings() == before
+    finally:
+        gc.enable()
 
 
 def test_buckets_without_a_graph_and_larger_than_a_place_are_copied(stage: Stage) -> None:
@@ -204,6 +253,19 @@ def test_the_gpu_is_waited_for_before_its_memory_goes(stage: Stage, segment: Seg
     runner.launch_at(ours, 0, 8)
     runner.unregister(ours)  # the stage fails this where copies of a page-locked place are still to come
     assert not stage.cuda.registered
+
+
+@pytest.mark.parametrize(
+    "call", ["cudaHostRegister", "cudaMalloc", "cudaStreamEndCapture", "cudaGraphLaunch", "cudaEventSynchronize"]
+)
+def test_a_dead_context_ends_the_process_while_it_prepares(stage: Stage, segment: Segment, call: str) -> None:
+    reasons: list[str] = []
+    runner = stage.load(lost=reasons.append)
+    stage.cuda.fail[call] = "cudaErrorIllegalAddress"
+    ours = runner.register(segment)
+    while not reasons and runner.prepare(ours):
+        pass
+    assert "lost its GPU" in reasons[0]
 
 
 @pytest.mark.parametrize("code", ["cudaErrorIllegalAddress", "cudaErrorInvalidValue"])
