@@ -137,7 +137,7 @@ class TensorRTRunner:
         except ModelError as error:
             if isinstance(error, CudaError):
                 self._end_if_dead(error)
-            self._guarded(self._stream.synchronize)
+            self._settle()
             registered.close()
             log.warning("%s copies a worker's rows, which takes some microseconds a batch: %s", self.engine, error)
             return False
@@ -161,7 +161,7 @@ class TensorRTRunner:
 
     def unregister(self, registered: Registered) -> None:
         """See `InPlace.unregister`."""
-        self._guarded(self._stream.synchronize)
+        self._settle()
         registered.close()
         self._registered.remove(registered)
 
@@ -308,6 +308,14 @@ class TensorRTRunner:
     def _end_if_dead(self, error: CudaError) -> None:
         if error.sticky:
             self._lost(f"{self.engine} lost its GPU: {error}")
+
+    def _settle(self) -> None:
+        """Wait until the GPU is at work nowhere. Whatever keeps it from being waited for, no memory may go before."""
+        try:
+            self._stream.synchronize()
+        except CudaError as error:
+            self._lost(f"{self.engine} cannot wait for its GPU: {error}")
+            raise
 
 
 def _check_fit(engine: Engine) -> None:

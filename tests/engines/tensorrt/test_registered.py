@@ -268,6 +268,17 @@ def test_a_dead_context_ends_the_process_while_it_prepares(stage: Stage, segment
     assert "lost its GPU" in reasons[0]
 
 
+def test_a_gpu_that_cannot_be_waited_for_ends_the_process_before_memory_goes(stage: Stage, segment: Segment) -> None:
+    reasons: list[str] = []
+    runner = stage.load(lost=reasons.append)
+    ours = registered(runner, segment)
+    stage.cuda.fail["cudaStreamSynchronize"] = "cudaErrorInvalidValue"
+    with pytest.raises(ModelError, match="cudaStreamSynchronize failed"):
+        runner.unregister(ours)
+    assert "cannot wait for its GPU" in reasons[0]
+    assert stage.cuda.registered
+
+
 @pytest.mark.parametrize("code", ["cudaErrorIllegalAddress", "cudaErrorInvalidValue"])
 def test_an_error_in_a_place_is_the_batches(stage: Stage, segment: Segment, code: str) -> None:
     reasons: list[str] = []
