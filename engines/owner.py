@@ -147,7 +147,11 @@ class Owner:
         elif self._running:
             self._finish()
         elif self._newcomers:
-            self._prepare()
+            self._prepare(next(iter(self._newcomers)))
+
+    def _finish_all(self) -> None:
+        while self._running:
+            self._finish()
 
     def _finish(self) -> None:
         """Finish the batch launched first, and say so."""
@@ -159,13 +163,12 @@ class Owner:
         else:
             self._answer(client, at)
 
-    def _prepare(self) -> None:
-        """Take one step for the newcomer who came first; nobody waits for an answer now, and a step is short.
+    def _prepare(self, client: int) -> None:
+        """Take one step for a newcomer, and welcome it if that was the last; nothing is under way, and a step is short.
 
         A graph is tried in the place that it is for, on rows of the model's own. Nobody else writes or reads there: a
         worker has no use for its places until it is welcomed, and it is after the last step.
         """
-        client = next(iter(self._newcomers))
         if not self._scorer.prepare(self._clients[client].registered):
             self._welcome(client)
 
@@ -187,7 +190,10 @@ class Owner:
         self._selector.register(connection, selectors.EVENT_READ)
 
     def _greet(self, stranger: int) -> None:
-        """Take in a worker, a newcomer at first; one that does not say what it should is sent away."""
+        """Take in a worker, a newcomer at first; one that does not say what it should is sent away.
+
+        The first step is taken however busy the others are: where there is no other, nothing is to be waited for.
+        """
         connection = self._strangers[stranger].socket
         try:
             segment = self._shared(connection)
@@ -197,6 +203,8 @@ class Owner:
         del self._strangers[stranger]
         self._clients[stranger] = _Client(connection, segment, self._scorer.register(segment))
         self._newcomers[stranger] = time.monotonic() + _PREPARE_S
+        self._finish_all()
+        self._prepare(stranger)
 
     def _welcome(self, client: int) -> None:
         """Tell a newcomer what there is: it may ask from now on."""
@@ -221,7 +229,9 @@ class Owner:
         """Send away who connected and says nothing, and welcome who came while there was no time to prepare."""
         now = time.monotonic()
         for newcomer in [fd for fd, until in self._newcomers.items() if now >= until]:
-            logging.warning("In %g s there was no time to prepare for a worker: its rows are copied.", _PREPARE_S)
+            logging.warning(
+                "In %g s there was little time to prepare for a worker: rows of its are copied.", _PREPARE_S
+            )
             self._welcome(newcomer)
         for stranger in [fd for fd, known in self._strangers.items() if now >= known.until]:
             self._dismiss(stranger, f"it said nothing for {_HELLO_S:g} s")
@@ -252,8 +262,7 @@ class Owner:
         self._newcomers.pop(client, None)
         self._selector.unregister(known.socket)
         self._waiting = deque(batch for batch in self._waiting if batch[0] != client)
-        while self._running:
-            self._finish()
+        self._finish_all()
         self._scorer.unregister(known.registered)
         known.socket.close()
         known.segment.close()

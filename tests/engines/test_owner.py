@@ -15,10 +15,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from engines import owner
 from engines.cpu import OnnxModel
 from engines.in_place import OneByOne
+from engines.model import Scores
 from engines.owner import ANSWER, BATCH, MOST, About, Hello, Owner
 from engines.segment import Segment
 from tests.engines import small_models
@@ -223,6 +225,30 @@ def test_others_are_answered_while_a_newcomer_is_prepared_for(door: Door, carefu
     assert door.first.ask(0, 1) == ANSWER.pack(0, False)
     assert newcomer.heard()
     assert newcomer.ask(0, 1) == ANSWER.pack(0, False)
+
+
+@pytest.mark.parametrize("model", ["one by one"], indirect=True)
+def test_where_nothing_is_to_be_prepared_a_newcomer_is_welcomed_however_busy_the_owner_is(
+    door: Door, model: OnnxModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer, enough = model.infer, threading.Event()
+
+    def again(*rows: NDArray[np.float32]) -> Scores:
+        if not enough.is_set():  # the next waits when this one is done: the owner is never idle
+            door.first.socket.send(BATCH.pack(0, 1))
+        return infer(*rows)
+
+    monkeypatch.setattr(model, "infer", again)
+    monkeypatch.setattr(owner, "_PREPARE_S", 10.0)
+    door.first.socket.send(BATCH.pack(0, 1))
+    newcomer, began = door.worker(), time.monotonic()
+    newcomer.hello()
+    while newcomer.socket not in select.select([newcomer.socket, door.first.socket], [], [])[0]:
+        assert door.first.heard() == ANSWER.pack(0, False)
+    assert time.monotonic() - began < 5
+    enough.set()
+    while select.select([door.first.socket], [], [], 0.2)[0]:
+        assert door.first.heard() == ANSWER.pack(0, False)
 
 
 @IN_PLACE
