@@ -22,9 +22,8 @@ class InPlace(Protocol):
     def prepare(self, registered: Any) -> bool:
         """Take one step towards reading a segment's places without a copy; false if there is none left to take.
 
-        Nothing may be in flight meanwhile. A step is short, since other segments' batches may come to wait for it; the
-        first, which they do wait for, only looks whether there are others. Steps scribble over the segment's places, so
-        nobody else may use them before the last one. If that never comes, batches in them are scored all the same.
+        A step is short; nothing may be in flight meanwhile. It scribbles over the segment's places, so nobody else may
+        use them before the last one. If that never comes, batches in them are scored all the same.
         """
 
     def launch_at(self, registered: Any, at: int, n: int) -> Any:

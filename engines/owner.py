@@ -49,6 +49,7 @@ PROTOCOL: Final = 2
 _LONELY_S: Final = 2.0  # without a worker
 _HELLO_S: Final = 1.0  # until whoever connects has said what it should
 _PREPARE_S: Final = 2.0  # until a worker is welcomed, whatever is still to be prepared: it waits no longer than 5 s
+_STEP_S: Final = 0.02  # from one step of preparing, 2 ms at most on an H200, to the next if batches never cease
 _Count = Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)]  # as `BATCH` holds them
 
 
@@ -105,6 +106,7 @@ class Owner:
         self._strangers: dict[int, _Stranger] = {}  # connected, and have not said hello
         self._clients: dict[int, _Client] = {}
         self._newcomers: dict[int, float] = {}  # clients not yet welcomed, and when they will be at the latest
+        self._next_step = 0.0  # when a newcomer's next step is taken even if batches wait
         self._waiting: deque[tuple[int, int, int]] = deque()  # client, place, rows
         self._running: deque[tuple[int, int, object]] = deque()  # client, place, ticket
 
@@ -135,8 +137,12 @@ class Owner:
         return None if self._clients else _LONELY_S
 
     def _work(self) -> None:
-        """Launch one batch, or, where none waits or no more may be under way, finish one; else prepare something."""
-        if self._waiting and len(self._running) < self._scorer.depth:
+        """Launch one batch, or, where none waits or no more may be under way, finish one; else prepare something.
+
+        Preparing goes on where batches never cease, too: now and then they wait for a step.
+        """
+        step_due = bool(self._newcomers) and time.monotonic() >= self._next_step
+        if self._waiting and len(self._running) < self._scorer.depth and not step_due:
             client, at, n = self._waiting.popleft()
             try:
                 ticket = self._scorer.launch_at(self._clients[client].registered, at, n)
@@ -147,11 +153,7 @@ class Owner:
         elif self._running:
             self._finish()
         elif self._newcomers:
-            self._prepare(next(iter(self._newcomers)))
-
-    def _finish_all(self) -> None:
-        while self._running:
-            self._finish()
+            self._prepare()
 
     def _finish(self) -> None:
         """Finish the batch launched first, and say so."""
@@ -163,14 +165,16 @@ class Owner:
         else:
             self._answer(client, at)
 
-    def _prepare(self, client: int) -> None:
-        """Take one step for a newcomer, and welcome it if that was the last; nothing is under way, and a step is short.
+    def _prepare(self) -> None:
+        """Take one step for the newcomer who came first; nothing is under way now, and a step is short.
 
         A graph is tried in the place that it is for, on rows of the model's own. Nobody else writes or reads there: a
         worker has no use for its places until it is welcomed, and it is after the last step.
         """
+        client = next(iter(self._newcomers))
         if not self._scorer.prepare(self._clients[client].registered):
             self._welcome(client)
+        self._next_step = time.monotonic() + _STEP_S
 
     def _answer(self, client: int, at: int, reason: str = "") -> None:
         if known := self._clients.get(client):
@@ -190,10 +194,7 @@ class Owner:
         self._selector.register(connection, selectors.EVENT_READ)
 
     def _greet(self, stranger: int) -> None:
-        """Take in a worker, a newcomer at first; one that does not say what it should is sent away.
-
-        The first step is taken however busy the others are: where there is no other, nothing is to be waited for.
-        """
+        """Take in a worker, a newcomer at first; one that does not say what it should is sent away."""
         connection = self._strangers[stranger].socket
         try:
             segment = self._shared(connection)
@@ -203,8 +204,6 @@ class Owner:
         del self._strangers[stranger]
         self._clients[stranger] = _Client(connection, segment, self._scorer.register(segment))
         self._newcomers[stranger] = time.monotonic() + _PREPARE_S
-        self._finish_all()
-        self._prepare(stranger)
 
     def _welcome(self, client: int) -> None:
         """Tell a newcomer what there is: it may ask from now on."""
@@ -229,9 +228,7 @@ class Owner:
         """Send away who connected and says nothing, and welcome who came while there was no time to prepare."""
         now = time.monotonic()
         for newcomer in [fd for fd, until in self._newcomers.items() if now >= until]:
-            logging.warning(
-                "In %g s there was little time to prepare for a worker: rows of its are copied.", _PREPARE_S
-            )
+            logging.warning("In %g s not all was prepared for a worker: some of its rows are copied.", _PREPARE_S)
             self._welcome(newcomer)
         for stranger in [fd for fd, known in self._strangers.items() if now >= known.until]:
             self._dismiss(stranger, f"it said nothing for {_HELLO_S:g} s")
@@ -262,7 +259,8 @@ class Owner:
         self._newcomers.pop(client, None)
         self._selector.unregister(known.socket)
         self._waiting = deque(batch for batch in self._waiting if batch[0] != client)
-        self._finish_all()
+        while self._running:
+            self._finish()
         self._scorer.unregister(known.registered)
         known.socket.close()
         known.segment.close()

@@ -218,10 +218,9 @@ class TensorRTRunner:
         return (slot for row in self._slots for pair in row for slot in pair)
 
     def _steps(self, registered: Registered) -> Iterator[bool]:
-        """Nothing, then lock the segment's pages, then record a graph at a time; true after each step but the last."""
+        """Lock the segment's pages, then record a graph at a time; true after each step but the last."""
         segment, slots = registered.segment, [pair[0] for row in self._slots for pair in row if pair[0].recorded]
         if slots:
-            yield True
             registered.lock()
         for at, place in enumerate(segment.places):
             for staging in slots:

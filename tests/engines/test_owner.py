@@ -227,10 +227,18 @@ def test_others_are_answered_while_a_newcomer_is_prepared_for(door: Door, carefu
     assert newcomer.ask(0, 1) == ANSWER.pack(0, False)
 
 
-@pytest.mark.parametrize("model", ["one by one"], indirect=True)
-def test_where_nothing_is_to_be_prepared_a_newcomer_is_welcomed_however_busy_the_owner_is(
+def test_a_newcomer_is_prepared_for_by_an_owner_that_is_never_idle(
     door: Door, model: OnnxModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    answered: list[int] = []  # of the others, before each step
+    if isinstance(model, Careful):
+        careful = model
+
+        def step() -> bool:
+            answered.append(careful.answered)
+            return len(answered) < 4
+
+        careful.left[1] = step
     infer, enough = model.infer, threading.Event()
 
     def again(*rows: NDArray[np.float32]) -> Scores:
@@ -240,12 +248,14 @@ def test_where_nothing_is_to_be_prepared_a_newcomer_is_welcomed_however_busy_the
 
     monkeypatch.setattr(model, "infer", again)
     monkeypatch.setattr(owner, "_PREPARE_S", 10.0)
+    monkeypatch.setattr(owner, "_STEP_S", 0.2)
     door.first.socket.send(BATCH.pack(0, 1))
     newcomer, began = door.worker(), time.monotonic()
     newcomer.hello()
     while newcomer.socket not in select.select([newcomer.socket, door.first.socket], [], [])[0]:
         assert door.first.heard() == ANSWER.pack(0, False)
     assert time.monotonic() - began < 5
+    assert len(set(answered)) == len(answered), "they go on being answered between steps"
     enough.set()
     while select.select([door.first.socket], [], [], 0.2)[0]:
         assert door.first.heard() == ANSWER.pack(0, False)

@@ -127,8 +127,6 @@ def test_batches_in_places_and_copied_ones_take_turns(stage: Stage, segment: Seg
 def test_rows_are_copied_until_their_graph_is_there(stage: Stage, segment: Segment) -> None:
     runner = stage.load()
     ours = runner.register(segment)
-    assert runner.prepare(ours), "the first step only says that there are others"
-    assert not stage.cuda.registered
     graphs = set()
     while True:
         left = runner.prepare(ours)
