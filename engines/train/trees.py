@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from catboost import CatBoostClassifier, Pool
+from catboost import CatBoostClassifier, CatBoostError, Pool
 
+from engines.model import ModelError
 from engines.train.dataset import Facts, Rows
 from engines.train.inputs import unseen
 from engines.train.network import Trees
@@ -29,7 +30,7 @@ _STEP: Final = 50  # trees between two reports
 
 
 def grow(facts: Facts, rows: Rows, recipe: Recipe, say: Callable[[str], None]) -> Trees:
-    """Grow the recipe's trees for the longest horizon, on all cores; they see no history."""
+    """Grow the recipe's trees for the longest horizon, on all cores; they see no history. Raises ModelError."""
     booster = CatBoostClassifier(
         loss_function="Logloss",
         iterations=recipe.trees,
@@ -47,7 +48,10 @@ def grow(facts: Facts, rows: Rows, recipe: Recipe, say: Callable[[str], None]) -
         verbose=False,
     )
     pool = Pool(rows.features, rows.tips[:, -1].astype(np.int8), weight=rows.weight)
-    booster.fit(pool, callbacks=[_Progress(recipe.trees, say)])
+    try:
+        booster.fit(pool, callbacks=[_Progress(recipe.trees, say)])
+    except CatBoostError as error:  # no feature that differs between rows, say
+        raise ModelError(f"CatBoost grows no trees on these rows ({error}). Train with `trees = 0`.") from error
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trees.json"
         booster.save_model(str(path), format="json")

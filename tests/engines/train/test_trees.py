@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="needs the train extra: pip install 
 
 from catboost import CatBoostClassifier, Pool  # noqa: E402
 
+from engines.model import ModelError  # noqa: E402
 from engines.train.fit import fit, logits  # noqa: E402
 from engines.train.network import Network, Trees  # noqa: E402
 from engines.train.trees import grow, read  # noqa: E402
@@ -64,6 +65,13 @@ def test_they_learn_what_they_may_see() -> None:
     asked = trees.feature[np.isfinite(trees.border)]
     assert set(asked.tolist()) <= {1, 2}  # minor, comments; one is a constant
     assert lines == ["trees: 20 of 20"]
+
+
+def test_rows_that_no_tree_can_tell_apart_are_named() -> None:
+    rows = made_up(200)
+    alike = rows._replace(features=np.ones_like(rows.features))
+    with pytest.raises(ModelError, match=r"grows no trees on these rows .* `trees = 0`"):
+        grow(FACTS, alike, RECIPE, lambda _: None)
 
 
 def test_they_have_a_share_of_the_logit_and_of_nothing_else(network: Network) -> None:
