@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ from scorer.config import ENV_PREFIX
 from scorer.demo.plain import Plain
 from scorer.demo.scene import Scene
 from scorer.demo.screen import Screen
-from scorer.demo.stack import Stack
+from scorer.demo.stack import Stack, Stopped
 from scorer.demo.summary import summary
 from scorer.embedded.child import ChildError
 
@@ -30,11 +31,13 @@ _SPARE_S: Final = 5  # of traffic, so that it does not end before the demo
 
 
 def run(seconds: int) -> int:
-    """Show it for `seconds`, or until Ctrl-C; the exit status. Call it from the main thread."""
+    """Show it for `seconds`, or until Ctrl-C, SIGTERM or SIGHUP; the exit status. Call it from the main thread."""
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
         del os.environ[name]  # settings for another cluster, which the demo must not touch
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    # A flag and no exception: that may come between any two lines, those of a lock being taken included.
+    asked = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: asked.set())
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without our characters
@@ -42,38 +45,32 @@ def run(seconds: int) -> int:
     with tempfile.TemporaryDirectory(prefix="tipstream-demo-") as folder:
         stack = Stack(Path(folder))
         try:
-            stack.start(seconds + _SPARE_S, lambda text: _step(console, text))
-            scene = asyncio.run(_watch(stack, seconds, console))
-        except KeyboardInterrupt:
+            stack.start(seconds + _SPARE_S, lambda text: _step(console, text), asked.is_set)
+            scene = asyncio.run(_watch(stack, seconds, console, asked.is_set))
+        except Stopped:
             console.print("Ended before there was anything to sum up.")
             return 0
         except ChildError as error:
             console.print(Text.assemble(("The demo cannot go on: ", "red"), str(error)))
             return 1
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)  # ending takes seconds, and leaves nothing behind if let
             with _step(console, "Ending the four processes"):
                 stack.stop()
     console.print(summary(scene))
     return 0
 
 
-async def _watch(stack: Stack, seconds: int, console: Console) -> Scene:
+async def _watch(stack: Stack, seconds: int, console: Console, stopped: Callable[[], bool]) -> Scene:
     """Play traffic and show what becomes of it until the time is up, or somebody asks to stop."""
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     scene = Scene(stack, seconds)
     await scene.open()
     try:
         stack.play()
         with _face(scene, console) as draw:
-            while not stop.is_set() and not scene.over:
+            while not stopped() and not scene.over:
                 await scene.look()
                 draw()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), _FRAME_S)
+                await asyncio.sleep(_FRAME_S)
         await scene.measure()
     finally:
         await scene.close()

@@ -31,6 +31,10 @@ Step = Callable[[str], AbstractContextManager[None]]
 """Shows a sentence while something goes on."""
 
 
+class Stopped(Exception):
+    """Somebody asked to stop while it started."""
+
+
 class Stack:
     """The four processes. Start them from the main thread: none of them outlives it."""
 
@@ -41,9 +45,10 @@ class Stack:
         self._traffic = folder / "traffic.parquet"
         self._children: dict[str, Child] = {}
 
-    def start(self, seconds: int, step: Step) -> None:
-        """Start broker, Redis and scorer, and have `seconds` of traffic ready. Raises ChildError in words if one fails.
+    def start(self, seconds: int, step: Step, stopped: Callable[[], bool]) -> None:
+        """Start broker, Redis and scorer, and have `seconds` of traffic ready.
 
+        Raises ChildError in words if one fails, and Stopped soon after `stopped` says so.
         The traffic is simulated beforehand, while the kernel compiles: while it plays, the machine is the scorer's.
         """
         module = [sys.executable, "-m"]
@@ -69,9 +74,9 @@ class Stack:
             "simulator", [*module, "replay.cli", "simulate", str(self._traffic), "--seed", str(SEED), *traffic]
         )
         with step("Scorer: the first time it compiles its feature kernel, most of a minute"):
-            self._wait_for_scorer()
+            self._wait_for_scorer(stopped)
         with step("Traffic: an evening of a small platform, simulated"):
-            self._wait_for(simulator)
+            self._wait_for(simulator, stopped)
 
     def play(self) -> None:
         """Start the traffic, over and over."""
@@ -105,11 +110,13 @@ class Stack:
         self._children[name] = child
         return child
 
-    def _wait_for_scorer(self) -> None:
+    def _wait_for_scorer(self, stopped: Callable[[], bool]) -> None:
         """Wait until the scorer owns every partition."""
         deadline = time.monotonic() + _READY_S
         while not self._owns_all():
             self.check()
+            if stopped():
+                raise Stopped
             if time.monotonic() > deadline:
                 raise self._children["scorer"].failed(f"was not ready within {_READY_S:.0f} s")
             time.sleep(_LOOK_S)
@@ -120,10 +127,12 @@ class Stack:
         except OSError:  # its server does not listen yet
             return False
 
-    def _wait_for(self, simulator: Child) -> None:
+    def _wait_for(self, simulator: Child, stopped: Callable[[], bool]) -> None:
         """Wait until all traffic is made."""
         while simulator.running:
             self.check()
+            if stopped():
+                raise Stopped
             time.sleep(_LOOK_S)
         self.check()
         del self._children["simulator"]
