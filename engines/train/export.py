@@ -134,8 +134,7 @@ def _climb(graph: _Graph, weights: _Weights) -> str | None:
     graph.weight("tree_border", weights["tree_border"].reshape(-1))
     graph.weight("tree_bit", bits.reshape(-1))
     graph.weight("tree_shape", np.array([0, depth, trees], np.int64))  # 0: as it is
-    graph.weight("tree_start", np.arange(trees, dtype=np.float32) * 2**depth)
-    graph.weight("tree_leaf", weights["tree_leaf"].reshape(-1) * weights["share"] * weights["scale"][0])
+    graph.weight("tree_leaf", weights["tree_leaf"].T * weights["share"] * weights["scale"][0])
     graph.weight("tree_axis", np.array([1], np.int64))
     _pick(graph, "tree_feature", out="tree_picked")
     graph.node("Greater", "tree_picked", "tree_border", out="tree_yes")
@@ -143,9 +142,8 @@ def _climb(graph: _Graph, weights: _Weights) -> str | None:
     graph.node("Mul", "tree_answer", "tree_bit", out="tree_bits")
     graph.node("Reshape", "tree_bits", "tree_shape", out="tree_questions")
     graph.node("ReduceSum", "tree_questions", "tree_axis", out="tree_number", keepdims=0)
-    graph.node("Add", "tree_number", "tree_start", out="tree_at")
-    graph.node("Cast", "tree_at", out="tree_index", to=TensorProto.INT32)
-    graph.node("Gather", "tree_leaf", "tree_index", out="tree_leaves", axis=0)
+    graph.node("Cast", "tree_number", out="tree_index", to=TensorProto.INT32)
+    graph.node("GatherElements", "tree_leaf", "tree_index", out="tree_leaves", axis=0)
     return graph.node("ReduceSum", "tree_leaves", "tree_axis", out="tree_logit", keepdims=1)
 
 

@@ -166,7 +166,7 @@ class Network(nn.Module):
         """Sum of a leaf of each tree: (n, F) -> (n,)."""
         depth, trees = self.tree_feature.shape
         yes = features[:, self.tree_feature.flatten()].view(len(features), depth, trees) > self.tree_border
-        number = (yes << torch.arange(depth, device=yes.device)[:, None]).sum(1)
+        number = (yes * 2 ** torch.arange(depth, device=yes.device)[:, None]).sum(1)
         return self.tree_leaf[torch.arange(trees, device=yes.device), number].sum(1)
 
     def _pooled(self, history: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def network() -> tuple[Network, int, tuple[int, int]]:
     depth, trees = found["tree_shape"].tolist()[1:]
     feature, border = (found[f"tree_{name}"].reshape(depth, trees) for name in ("feature", "border"))
     # The file's numbers hold the shares and the scale already: a half of twice as much is the same.
-    made.plant(Trees(feature, border, 2 * found["tree_leaf"].reshape(trees, -1) / found["calibration_scale"][0]), 0.5)
+    made.plant(Trees(feature, border, 2 * found["tree_leaf"].T / found["calibration_scale"][0]), 0.5)
     with torch.no_grad():
         made.head.weight[:, :, 0] *= 2
         made.head.bias[:, :, 0] *= 2

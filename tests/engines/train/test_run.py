@@ -87,8 +87,8 @@ def test_the_graph_keeps_to_opset_17_and_its_operators(trained: Path) -> None:
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
     assert model.ir_version == 8
     assert {node.op_type for node in model.graph.node} == {
-        "Add", "Cast", "Clip", "Concat", "Exp", "Flatten", "Gather", "Gemm", "Greater", "MatMul", "Mul", "ReduceSum",
-        "Relu", "Reshape", "Sigmoid", "Softmax", "Squeeze", "Sub", "Transpose",
+        "Add", "Cast", "Clip", "Concat", "Exp", "Flatten", "Gather", "GatherElements", "Gemm", "Greater", "MatMul",
+        "Mul", "ReduceSum", "Relu", "Reshape", "Sigmoid", "Softmax", "Squeeze", "Sub", "Transpose",
     }  # fmt: skip
 
 
