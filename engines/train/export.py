@@ -125,7 +125,7 @@ def _pick(graph: _Graph, columns: str, out: str) -> None:
 
 
 def _climb(graph: _Graph, weights: _Weights) -> str | None:
-    """Write features (B, F) -> the trees' part of the logit (B, 1), the calibration's scale included."""
+    """Write features (B, F) -> the trees' logit (B, 1), at least the floor."""
     depth, trees = weights["tree_feature"].shape
     if not trees:
         return None
@@ -134,7 +134,8 @@ def _climb(graph: _Graph, weights: _Weights) -> str | None:
     graph.weight("tree_border", weights["tree_border"].reshape(-1))
     graph.weight("tree_bit", bits.reshape(-1))
     graph.weight("tree_shape", np.array([0, depth, trees], np.int64))  # 0: as it is
-    graph.weight("tree_leaf", weights["tree_leaf"].T * weights["share"] * weights["scale"][0])
+    graph.weight("tree_leaf", weights["tree_leaf"].T)
+    graph.weight("tree_floor", weights["floor"])
     graph.weight("tree_axis", np.array([1], np.int64))
     _pick(graph, "tree_feature", out="tree_picked")
     graph.node("Greater", "tree_picked", "tree_border", out="tree_yes")
@@ -144,7 +145,8 @@ def _climb(graph: _Graph, weights: _Weights) -> str | None:
     graph.node("ReduceSum", "tree_questions", "tree_axis", out="tree_number", keepdims=0)
     graph.node("Cast", "tree_number", out="tree_index", to=TensorProto.INT32)
     graph.node("GatherElements", "tree_leaf", "tree_index", out="tree_leaves", axis=0)
-    return graph.node("ReduceSum", "tree_leaves", "tree_axis", out="tree_logit", keepdims=1)
+    graph.node("ReduceSum", "tree_leaves", "tree_axis", out="tree_sum", keepdims=1)
+    return graph.node("Clip", "tree_sum", "tree_floor", out="tree_logit")
 
 
 def _score(graph: _Graph, weights: _Weights, below: list[str], trees: str | None) -> None:
@@ -161,9 +163,8 @@ def _score(graph: _Graph, weights: _Weights, below: list[str], trees: str | None
         graph.node("Gemm", last, f"{name}_weight", f"{name}_bias", out=f"{name}_sum", transB=1)
         last = graph.node("Relu", f"{name}_sum", out=f"{name}_out")
     members = len(weights["head.weight"])
-    own = np.array([1 - weights["share"], 1, 1], np.float32)
-    graph.weight("head_weight", (np.concatenate(weights["head.weight"]).T / np.float32(members)) * own[:, None])
-    graph.weight("head_bias", weights["head.bias"].mean((0, 1)) * own)
+    graph.weight("head_weight", np.concatenate(weights["head.weight"]).T / np.float32(members))
+    graph.weight("head_bias", weights["head.bias"].mean((0, 1)))
     graph.weight("calibration_scale", weights["scale"])
     graph.weight("calibration_shift", weights["shift"])
     graph.node("Gemm", last, "head_weight", "head_bias", out="head_raw", transB=1)
@@ -172,7 +173,14 @@ def _score(graph: _Graph, weights: _Weights, below: list[str], trees: str | None
     for column, name in enumerate(("tip", "soon", "log_amount")):
         graph.weight(f"{name}_column", np.array([column], np.int64))
         graph.node("Gather", "head", f"{name}_column", out=f"{name}_logit", axis=1)
-    longest = graph.node("Add", "tip_logit", trees, out="tip_logit_with_trees") if trees else "tip_logit"
+    longest = "tip_logit"
+    if trees:
+        graph.weight("tree_share", weights["share"] * weights["scale"][0])
+        graph.node("Gather", "head_raw", "tip_column", out="tip_raw", axis=1)
+        graph.node("Clip", "tip_raw", "tree_floor", out="tip_above_floor")
+        graph.node("Sub", trees, "tip_above_floor", out="tree_difference")
+        graph.node("Mul", "tree_difference", "tree_share", out="tree_say")
+        longest = graph.node("Add", "tip_logit", "tree_say", out="tip_logit_with_trees")
     graph.weight("log_amount_low", np.array(0, np.float32))
     graph.weight("log_amount_high", np.array(MAX_LOG_AMOUNT, np.float32))
     graph.node("Sigmoid", longest, out="p_longest")

@@ -4,13 +4,14 @@
     features --pieces: how far along each stretch of its range------+--> members: MLPs --> mean of 3 outputs
     history --type+linear+position, ReLU, linear, ReLU--> tokens    |                          |
             --one softmax over time a head: weighted means of tokens+                          |
-    features --trees: a leaf of each, summed--> one more logit of a tip------------------------+--affine--> p_tip, value
+    features --trees: a leaf of each, summed--> a say in the logit of a likely tip-------------+--affine--> p_tip, value
 
 A piece says how far a feature is along one stretch of its range, 0 to 1: with them a linear layer can bend where the
 data does, which is what trees do well and plain MLPs badly. The members see the same inputs, begin differently, are
 trained each for itself, and answer together by their mean logit; in the exported graph they are one MLP whose weights
-between members are zeros. Trees (engines/train/trees.py) are grown apart on the same rows and have a fixed share of the
-logit: they err elsewhere, so that the highest scores are right more often.
+between members are zeros. Trees (engines/train/trees.py) are grown apart on the same rows and have a fixed share of
+what the logit is above a floor: they err elsewhere, so that the highest scores are right more often, and are too
+coarse to tell the unlikely from the very unlikely.
 
 Probabilities are factored so that they can never fall along the horizons and each factor has its own likelihood:
 p(600 s) = sigmoid(tip) and p(60 s) = p(600 s) * sigmoid(soon). The value is p(600 s) * exp(log amount).
@@ -65,7 +66,7 @@ class Trees(NamedTuple):
     border: NDArray[np.float32]
     """(D, T) bit d of the leaf's number is 1 where the feature is above this."""
     leaf: NDArray[np.float32]
-    """(T, 2**D) in units of a logit."""
+    """(T, 2**D) in units of a logit; what is the same for all rows is in the first tree's."""
 
 
 class Shape(NamedTuple):
@@ -97,6 +98,7 @@ class Network(nn.Module):
     tree_border: Tensor
     tree_leaf: Tensor
     share: Tensor
+    floor: Tensor
     scale: Tensor
     shift: Tensor
 
@@ -119,6 +121,7 @@ class Network(nn.Module):
         self.register_buffer("tree_border", torch.zeros(0, 0))
         self.register_buffer("tree_leaf", torch.zeros(0, 1))
         self.register_buffer("share", torch.zeros(()))
+        self.register_buffer("floor", torch.zeros(()))
         self.kind = nn.Embedding(shape.type_codes, shape.tokens)
         self.token = nn.Linear(channels, shape.tokens, bias=False)
         self.position = nn.Parameter(torch.randn(length, shape.tokens) * 0.02)
@@ -131,11 +134,12 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.input_dropout = nn.Dropout(input_dropout)
 
-    def plant(self, trees: Trees, share: float) -> None:
-        """Let trees, grown on the same rows, have a share of the logit of a tip."""
+    def plant(self, trees: Trees, share: float, floor: float) -> None:
+        """Let trees, grown on the same rows, have a share of what the logit of a tip is above a floor."""
         for name, array in trees._asdict().items():
             setattr(self, f"tree_{name}", torch.from_numpy(array).to(self.mean.device))
         self.share.fill_(share)
+        self.floor.fill_(floor)
 
     def members(self, features: Tensor, history: Tensor) -> Outputs:
         """What each member says, not calibrated: features (n, F), history (n, L, C) -> each (members, n)."""
@@ -151,7 +155,8 @@ class Network(nn.Module):
     def outputs(self, features: Tensor, history: Tensor) -> Outputs:
         """Calibrated logits, each (n,)."""
         tip, soon, log_amount = torch.stack(self.members(features, history)).mean(1)
-        mean = torch.stack([torch.lerp(tip, self._leaves(features), self.share), soon, log_amount])
+        likely = torch.maximum(self._leaves(features), self.floor) - torch.maximum(tip, self.floor)
+        mean = torch.stack([tip + self.share * likely, soon, log_amount])
         tip, soon, log_amount = mean * self.scale[:, None] + self.shift[:, None]
         return Outputs(tip, soon, torch.clamp(log_amount, 0.0, MAX_LOG_AMOUNT))
 

@@ -36,10 +36,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Boosted trees that have a say beside the members; 0 for none."""
     depth: int = 6
     """Questions that each of them asks."""
-    trees_rate: float = 0.1
+    trees_rate: float = 0.06
     """How much of what is left to explain each tree may explain."""
-    trees_share: float = 0.3
-    """Of the logit."""
+    trees_without: tuple[str, ...] = ()
+    """Patterns of feature names that the trees are not to see. What misleads the network does not mislead them."""
+    trees_share: float = 0.5
+    """Of what the logit is above that of `trees_above`."""
+    trees_above: float = 4.0
+    """Times the share of events that precede a tip: what is less likely is left to the network."""
     dropout: float = 0.2
     """Share of the hidden units that a training step leaves out."""
     input_dropout: float = 0.1
@@ -70,6 +74,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(f"`pieces` and `trees` are at least 0, and `depth` is 1 to {_DEEPEST}")
         if not (0 <= self.trees_share < 1 and 0 < self.trees_rate <= 1):
             raise ValueError("`trees_share` is a share, below 1, and `trees_rate` above 0 and at most 1")
+        if self.trees_above <= 0:
+            raise ValueError("`trees_above` is above 0")
         shares = list(self.tiers.values())
         if any(not 0 < share < 1 for share in shares) or shares != sorted(shares, reverse=True):
             raise ValueError("`tiers` must name falling shares of events between 0 and 1")

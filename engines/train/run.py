@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -108,7 +109,9 @@ def train(shards: Path, out: Path, label: Label, recipe: Recipe, say: Callable[[
 def plant(network: Network, facts: Facts, rows: Rows, recipe: Recipe, say: Callable[[str], None]) -> None:
     """Grow the recipe's trees on the rows that a network was trained on, and let them have their say."""
     if recipe.trees:
-        network.plant(grow(facts, rows, recipe, say), recipe.trees_share)
+        rate = np.average(rows.tips[:, -1], weights=rows.weight)
+        likely = min(recipe.trees_above * rate, 0.5)
+        network.plant(grow(facts, rows, recipe, say), recipe.trees_share, math.log(likely / (1 - likely)))
 
 
 class Periods(NamedTuple):

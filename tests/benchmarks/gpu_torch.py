@@ -62,14 +62,11 @@ def network() -> tuple[Network, int, tuple[int, int]]:
     }
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in weights.items()}
     missing, _ = made.load_state_dict(tensors, strict=False)
-    assert all(name.startswith("tree_") or name == "share" for name in missing)
+    assert all(name.startswith("tree_") or name in ("share", "floor") for name in missing)
     depth, trees = found["tree_shape"].tolist()[1:]
     feature, border = (found[f"tree_{name}"].reshape(depth, trees) for name in ("feature", "border"))
-    # The file's numbers hold the shares and the scale already: a half of twice as much is the same.
-    made.plant(Trees(feature, border, 2 * found["tree_leaf"].T / found["calibration_scale"][0]), 0.5)
-    with torch.no_grad():
-        made.head.weight[:, :, 0] *= 2
-        made.head.bias[:, :, 0] *= 2
+    share = found["tree_share"] / found["calibration_scale"][0]
+    made.plant(Trees(feature, border, found["tree_leaf"].T), float(share), float(found["tree_floor"]))
     return made.eval().cuda(), n_features, (length, channels)
 
 

@@ -242,6 +242,7 @@ def test_the_command_trains_from_a_recipe(shards: Path, tmp_path: Path, capsys: 
         ("test = 0.9\nvalidation = 0.2", "leave some to train on"),
         ("depth = 11", "`depth` is 1 to 10"),
         ("trees_share = 1", "below 1"),
+        ("trees_above = 0", "above 0"),
         ('without = ["\xff"]', "is no recipe"),
     ],
 )

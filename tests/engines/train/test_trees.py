@@ -28,7 +28,7 @@ def network() -> Network:
 
 
 def said(network: Network, trees: Trees, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    network.plant(trees, 0.5)
+    network.plant(trees, 0.5, 0.0)
     with torch.no_grad():
         return np.asarray(network._leaves(torch.from_numpy(features)))
 
@@ -54,13 +54,13 @@ def test_a_tree_with_fewer_questions_has_fewer_leaves(network: Network) -> None:
     features = np.zeros((4, 5), np.float32)
     features[1:, 2] = (1.5, 2, 2)  # not above 1.5; above
     features[3, 0] = 1
-    assert said(network, trees, features).tolist() == [16.5, 16.5, 25.0, 28.0]
+    assert said(network, trees, features).tolist() == [23.5, 23.5, 32.0, 35.0]
 
 
 def test_they_learn_what_they_may_see() -> None:
     rows = made_up(4_000)
     lines: list[str] = []
-    trees = grow(FACTS, rows, replace(RECIPE, without=("t*", "noise")), lines.append)
+    trees = grow(FACTS, rows, replace(RECIPE, trees_without=("t*", "noise")), lines.append)
     assert trees.feature.shape == (RECIPE.depth, RECIPE.trees)
     asked = trees.feature[np.isfinite(trees.border)]
     assert set(asked.tolist()) <= {1, 2}  # minor, comments; one is a constant
@@ -79,9 +79,25 @@ def test_they_have_a_share_of_the_logit_and_of_nothing_else(network: Network) ->
     trees = grow(FACTS, made_up(4_000), RECIPE, lambda _: None)
     found = {}
     for share in (0.0, 0.25, 1.0):
-        network.plant(trees, share)
+        network.plant(trees, share, -100.0)
         found[share] = logits(network, rows)
     torch.testing.assert_close(found[0.25].tip, 0.75 * found[0.0].tip + 0.25 * found[1.0].tip)
     torch.testing.assert_close(found[1.0].tip, torch.from_numpy(said(network, trees, rows.features)))
     assert (found[0.25].soon == found[0.0].soon).all()
     assert (found[0.25].log_amount == found[0.0].log_amount).all()
+
+
+def test_below_the_floor_they_are_not_asked(network: Network) -> None:
+    rows = made_up(100)
+    trees = grow(FACTS, made_up(4_000), RECIPE, lambda _: None)
+    network.plant(trees, 0.0, 0.0)
+    alone, theirs = logits(network, rows).tip, torch.from_numpy(said(network, trees, rows.features))
+    floor = float(torch.cat([alone, theirs]).median())
+    network.plant(trees, 0.25, floor)
+    together = logits(network, rows).tip
+    neither = (alone < floor) & (theirs < floor)
+    both = (alone > floor) & (theirs > floor)
+    assert neither.any()
+    assert both.any()
+    assert (together[neither] == alone[neither]).all()
+    torch.testing.assert_close(together[both], 0.75 * alone[both] + 0.25 * theirs[both])
