@@ -32,9 +32,11 @@ ROWS = 256
 
 @pytest.fixture(scope="module")
 def reference() -> Artifact:
-    """With a tier for every tenth, so that many rows lie near a threshold."""
+    """With a tier for every tenth of the rows with a history; of those without, few lie near a threshold."""
     artifact = read(REFERENCE, features=read_manifest(REFERENCE).features)
-    tiers = tuple(Tier(f"from {tenths / 10}", tenths / 10) for tenths in range(10))
+    p_tip = OnnxModel(artifact).infer(*traffic(artifact, known=True)).p_tip[:, -1]
+    bounds = [0.0, *np.quantile(p_tip, np.arange(1, 10) / 10).tolist()]
+    tiers = tuple(Tier(f"tenth {number}", bound) for number, bound in enumerate(bounds))
     return artifact._replace(manifest=msgspec.structs.replace(artifact.manifest, tiers=tiers))
 
 
