@@ -116,7 +116,8 @@ def logits(network: Network, rows: Rows) -> Outputs:
 
 def _begin(facts: Facts, train: Rows, recipe: Recipe, rng: np.random.Generator) -> Network:
     """Make a network that knows its inputs' ranges, and begins with what is right on average."""
-    inputs = measure(facts, train, pieces=recipe.pieces, without=recipe.without, rng=rng)
+    hidden = (*recipe.without, *recipe.network_without)
+    inputs = measure(facts, train, pieces=recipe.pieces, without=hidden, rng=rng)
     shape = Shape(
         features=len(facts.columns),
         history=facts.history,
@@ -139,7 +140,7 @@ def _begin(facts: Facts, train: Rows, recipe: Recipe, rng: np.random.Generator) 
         network.head.bias.copy_(
             torch.tensor([math.log(rate / (1 - rate)), math.log(soon / (1 - soon)), math.log(amount)])
         )
-    if HISTORY in recipe.without:
+    if HISTORY in hidden:
         # Whatever the history holds, its tokens are then the same.
         network.channel_scale.zero_()
         network.kind.weight.requires_grad_(False).zero_()

@@ -52,7 +52,9 @@ def unseen(facts: Facts, without: tuple[str, ...]) -> NDArray[np.bool_]:
     for pattern in without:
         named = np.array([fnmatchcase(name, pattern) for name in facts.columns])
         if pattern != HISTORY and not named.any():
-            raise ModelError(f"No feature is called {pattern!r}: hide names, patterns, or {HISTORY!r}.")
+            raise ModelError(
+                f"No feature is called {pattern!r}: `without` and `network_without` take names, patterns, {HISTORY!r}."
+            )
         hidden |= named
     return hidden
 

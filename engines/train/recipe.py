@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from engines.model import ModelError
 HISTORY: Final = "history"
 """What `without` calls the history."""
 _DEEPEST: Final = 10  # a tree has 2**depth leaves
+_LEVEL_LEFT: Final = 0.01  # of the way from even odds, where trees begin, to those of the rows
 _TIERS: Final = {"low": 0.2, "mid": 0.05, "high": 0.01}
 
 
@@ -19,9 +21,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Choices of one run; a TOML file may set any of them."""
 
     seed: int = 1
-    without: tuple[str, ...] = ("viewer_age_first", "pair_age_first")
-    """Inputs that the network is not to see: patterns of feature names such as `room_*`, or `history`. By default those
-    that say how long ago recording began rather than anything about a viewer, and mislead once time has passed."""
+    without: tuple[str, ...] = ()
+    """Inputs that the model is not to see: patterns of feature names such as `room_*`, or `history`."""
+    network_without: tuple[str, ...] = ("viewer_age_first", "pair_age_first")
+    """Inputs that only trees are to see. By default those that say how long ago recording began rather than anything
+    about a viewer: they mislead the network once time has passed, and help the trees at the top."""
     pieces: int = 8
     """Stretches that a feature's range is cut into, at most; 0 for none."""
     tokens: int = 8
@@ -38,12 +42,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Questions that each of them asks."""
     trees_rate: float = 0.06
     """How much of what is left to explain each tree may explain."""
-    trees_without: tuple[str, ...] = ()
-    """Patterns of feature names that the trees are not to see. What misleads the network does not mislead them."""
     trees_share: float = 0.5
     """Of what the logit is above that of `trees_above`."""
     trees_above: float = 4.0
-    """Times the share of events that precede a tip: what is less likely is left to the network."""
+    """Times the share of events that precede a tip, and a half at most: what is less likely is left to the network."""
     dropout: float = 0.2
     """Share of the hidden units that a training step leaves out."""
     input_dropout: float = 0.1
@@ -74,8 +76,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(f"`pieces` and `trees` are at least 0, and `depth` is 1 to {_DEEPEST}")
         if not (0 <= self.trees_share < 1 and 0 < self.trees_rate <= 1):
             raise ValueError("`trees_share` is a share, below 1, and `trees_rate` above 0 and at most 1")
-        if self.trees_above <= 0:
-            raise ValueError("`trees_above` is above 0")
+        if not 1e-3 <= self.trees_above < math.inf:
+            raise ValueError("`trees_above` is a number of at least 0.001")
+        if self.trees and (1 - self.trees_rate) ** self.trees > _LEVEL_LEFT:
+            raise ValueError("so few `trees` at this `trees_rate` do not get as far as the level of the rows")
         shares = list(self.tiers.values())
         if any(not 0 < share < 1 for share in shares) or shares != sorted(shares, reverse=True):
             raise ValueError("`tiers` must name falling shares of events between 0 and 1")

@@ -1,4 +1,4 @@
-"""Boosted trees beside the network: what they say is one more term of the network's logit, in the same graph.
+"""Boosted trees beside the network: they have a share of its logit where a tip is likely, in the same graph.
 
 The trees are symmetric: all nodes of one depth ask the same question, so the answers to D questions are the bits of a
 leaf's number, and a tree is D comparisons and one look-up, which a graph of plain operators holds. CatBoost grows such
@@ -45,7 +45,7 @@ def grow(facts: Facts, rows: Rows, recipe: Recipe, say: Callable[[str], None]) -
         border_count=_BORDERS,
         feature_border_type=_BORDERS_AT,
         boosting_type="Plain",
-        ignored_features=np.flatnonzero(unseen(facts, recipe.trees_without)).tolist(),
+        ignored_features=np.flatnonzero(unseen(facts, recipe.without)).tolist(),
         random_seed=recipe.seed,
         allow_writing_files=False,
         verbose=False,

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,10 +33,10 @@ def run(seconds: int) -> int:
     """Show it for `seconds`, or until Ctrl-C, SIGTERM or SIGHUP; the exit status. Call it from the main thread."""
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
         del os.environ[name]  # settings for another cluster, which the demo must not touch
-    # A flag and no exception: that may come between any two lines, those of a lock being taken included.
-    asked = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: asked.set())
+    # No exception: that may come between any two lines, those of a lock being taken included. And no lock here.
+    asked: list[int] = []
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, lambda number, _: asked.append(number))
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without our characters
@@ -45,8 +44,8 @@ def run(seconds: int) -> int:
     with tempfile.TemporaryDirectory(prefix="tipstream-demo-") as folder:
         stack = Stack(Path(folder))
         try:
-            stack.start(seconds + _SPARE_S, lambda text: _step(console, text), asked.is_set)
-            scene = asyncio.run(_watch(stack, seconds, console, asked.is_set))
+            stack.start(seconds + _SPARE_S, lambda text: _step(console, text), lambda: bool(asked))
+            scene = asyncio.run(_watch(stack, seconds, console, lambda: bool(asked)))
         except Stopped:
             console.print("Ended before there was anything to sum up.")
             return 0

@@ -48,7 +48,8 @@ class Stack:
     def start(self, seconds: int, step: Step, stopped: Callable[[], bool]) -> None:
         """Start broker, Redis and scorer, and have `seconds` of traffic ready.
 
-        Raises ChildError in words if one fails, and Stopped soon after `stopped` says so.
+        Raises ChildError in words if one fails, and Stopped soon after `stopped` says so:
+        at the latest when what is being started is up.
         The traffic is simulated beforehand, while the kernel compiles: while it plays, the machine is the scorer's.
         """
         module = [sys.executable, "-m"]
@@ -57,8 +58,10 @@ class Stack:
         with step("Kafka: a broker in memory, librdkafka's mock cluster"):
             names = ",".join(f"{topic}:{PARTITIONS}" for topic in topics)
             bootstrap = self._announced("kafka", [*module, "scorer.embedded", "kafka", "--topics", names])
+        _go_on(stopped)
         with step("Redis: a server with files of its own"):
             url = self._announced("redis", [*module, "scorer.embedded", "redis"])
+        _go_on(stopped)
         # The mock broker sleeps through the whole wait of a fetch, whatever arrives meanwhile.
         kafka = Kafka(bootstrap=bootstrap, fetch_max_wait_ms=2)
         # Late on a busy machine is still worth a look: the share within the budget tells of it.
@@ -115,8 +118,7 @@ class Stack:
         deadline = time.monotonic() + _READY_S
         while not self._owns_all():
             self.check()
-            if stopped():
-                raise Stopped
+            _go_on(stopped)
             if time.monotonic() > deadline:
                 raise self._children["scorer"].failed(f"was not ready within {_READY_S:.0f} s")
             time.sleep(_LOOK_S)
@@ -131,8 +133,7 @@ class Stack:
         """Wait until all traffic is made."""
         while simulator.running:
             self.check()
-            if stopped():
-                raise Stopped
+            _go_on(stopped)
             time.sleep(_LOOK_S)
         self.check()
         del self._children["simulator"]
@@ -146,3 +147,8 @@ class Stack:
             f"[server]\nport = {config.server.port}\n"
         )
         return path
+
+
+def _go_on(stopped: Callable[[], bool]) -> None:
+    if stopped():
+        raise Stopped

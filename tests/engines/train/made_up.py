@@ -21,8 +21,8 @@ FACTS = Facts(
 )
 LABEL = Label("made-up", "1", "2021-07-01T00:00:00Z")
 RECIPE = Recipe(
-    without=(), tokens=4, heads=2, members=3, hidden=(16, 8), input_dropout=0, epochs=3, batch=256, learning_rate=1e-2,
-    trees=20, depth=4,
+    network_without=(), tokens=4, heads=2, members=3, hidden=(16, 8), input_dropout=0, epochs=3, batch=256,
+    learning_rate=1e-2, trees=20, depth=4, trees_rate=0.3, trees_above=1.0,
 )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from engines.train.dataset import FACTS_FILE as DATASET_FILE  # noqa: E402
 from engines.train.dataset import ShardWriter, begin, concatenate  # noqa: E402
 from engines.train.dataset import read as read_set  # noqa: E402
 from engines.train.export import onnx_bytes  # noqa: E402
-from engines.train.fit import fit, predict  # noqa: E402
+from engines.train.fit import fit, logits, predict  # noqa: E402
 from engines.train.log import LOG_FILE, PAGE_FILE  # noqa: E402
 from engines.train.recipe import Recipe  # noqa: E402
 from engines.train.recipe import read as read_recipe  # noqa: E402
@@ -66,10 +66,16 @@ def test_a_set_is_not_written_over(shards: Path) -> None:
         begin(shards, FACTS)
 
 
-def test_the_graph_computes_what_the_network_does(tmp_path: Path, trained: Path) -> None:
+@pytest.mark.parametrize("change", [{}, {"trees": 0}, {"trees_share": 0.0}])
+def test_the_graph_computes_what_the_network_does(trained: Path, change: dict[str, float]) -> None:
     rows = made_up(2_000, seed=8)
-    network = fit(FACTS, rows, rows, RECIPE, lambda _: None)
-    plant(network, FACTS, rows, RECIPE, lambda _: None)
+    recipe = replace(RECIPE, **change)
+    network = fit(FACTS, rows, rows, recipe, lambda _: None)
+    alone = logits(network, rows).tip
+    plant(network, FACTS, rows, recipe, lambda _: None)
+    if not change:
+        assert 0.2 < (alone > network.floor).float().mean() < 0.8
+        assert (logits(network, rows).tip != alone).float().mean() > 0.2
     network.scale.copy_(torch.tensor([1.3, 0.8, 1.0]))  # as a calibration would
     network.shift.copy_(torch.tensor([-0.4, 0.2, 0.1]))
     artifact = read(trained, features=FACTS.features)
@@ -226,7 +232,7 @@ def test_a_set_whose_maker_was_killed_is_not_taken_for_whole(tmp_path: Path) -> 
 
 def test_the_command_trains_from_a_recipe(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text("without = []\ntokens = 2\nhidden = [4, 4]\nepochs = 1\n")
+    recipe.write_text("network_without = []\ntokens = 2\nhidden = [4, 4]\nepochs = 1\n")
     out = tmp_path / "model"
     assert main(["train", str(shards), "--out", str(out), "--recipe", str(recipe), "--name", "tiny"]) == 0
     assert (out / MANIFEST_FILE).exists()
@@ -242,7 +248,9 @@ def test_the_command_trains_from_a_recipe(shards: Path, tmp_path: Path, capsys: 
         ("test = 0.9\nvalidation = 0.2", "leave some to train on"),
         ("depth = 11", "`depth` is 1 to 10"),
         ("trees_share = 1", "below 1"),
-        ("trees_above = 0", "above 0"),
+        ("trees_above = 0", "at least 0.001"),
+        ("trees_above = nan", "at least 0.001"),
+        ("trees = 20", "so few `trees`"),
         ('without = ["\xff"]', "is no recipe"),
     ],
 )

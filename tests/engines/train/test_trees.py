@@ -60,7 +60,7 @@ def test_a_tree_with_fewer_questions_has_fewer_leaves(network: Network) -> None:
 def test_they_learn_what_they_may_see() -> None:
     rows = made_up(4_000)
     lines: list[str] = []
-    trees = grow(FACTS, rows, replace(RECIPE, trees_without=("t*", "noise")), lines.append)
+    trees = grow(FACTS, rows, replace(RECIPE, without=("t*", "noise")), lines.append)
     assert trees.feature.shape == (RECIPE.depth, RECIPE.trees)
     asked = trees.feature[np.isfinite(trees.border)]
     assert set(asked.tolist()) <= {1, 2}  # minor, comments; one is a constant
