@@ -155,8 +155,8 @@ class Network(nn.Module):
     def outputs(self, features: Tensor, history: Tensor) -> Outputs:
         """Calibrated logits, each (n,)."""
         tip, soon, log_amount = torch.stack(self.members(features, history)).mean(1)
-        likely = torch.maximum(self._leaves(features), self.floor) - torch.maximum(tip, self.floor)
-        mean = torch.stack([tip + self.share * likely, soon, log_amount])
+        difference = torch.maximum(self._leaves(features), self.floor) - torch.maximum(tip, self.floor)
+        mean = torch.stack([tip + self.share * difference, soon, log_amount])
         tip, soon, log_amount = mean * self.scale[:, None] + self.shift[:, None]
         return Outputs(tip, soon, torch.clamp(log_amount, 0.0, MAX_LOG_AMOUNT))
 

@@ -37,6 +37,10 @@ def run(seconds: int) -> int:
     asked: list[int] = []
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, lambda number, _: asked.append(number))
+
+    def stopped() -> bool:
+        return bool(asked)
+
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without our characters
@@ -44,8 +48,8 @@ def run(seconds: int) -> int:
     with tempfile.TemporaryDirectory(prefix="tipstream-demo-") as folder:
         stack = Stack(Path(folder))
         try:
-            stack.start(seconds + _SPARE_S, lambda text: _step(console, text), lambda: bool(asked))
-            scene = asyncio.run(_watch(stack, seconds, console, lambda: bool(asked)))
+            stack.start(seconds + _SPARE_S, lambda text: _step(console, text), stopped)
+            scene = asyncio.run(_watch(stack, seconds, console, stopped))
         except Stopped:
             console.print("Ended before there was anything to sum up.")
             return 0

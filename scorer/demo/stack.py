@@ -58,10 +58,10 @@ class Stack:
         with step("Kafka: a broker in memory, librdkafka's mock cluster"):
             names = ",".join(f"{topic}:{PARTITIONS}" for topic in topics)
             bootstrap = self._announced("kafka", [*module, "scorer.embedded", "kafka", "--topics", names])
-        _go_on(stopped)
+        _unless(stopped)
         with step("Redis: a server with files of its own"):
             url = self._announced("redis", [*module, "scorer.embedded", "redis"])
-        _go_on(stopped)
+        _unless(stopped)
         # The mock broker sleeps through the whole wait of a fetch, whatever arrives meanwhile.
         kafka = Kafka(bootstrap=bootstrap, fetch_max_wait_ms=2)
         # Late on a busy machine is still worth a look: the share within the budget tells of it.
@@ -118,7 +118,7 @@ class Stack:
         deadline = time.monotonic() + _READY_S
         while not self._owns_all():
             self.check()
-            _go_on(stopped)
+            _unless(stopped)
             if time.monotonic() > deadline:
                 raise self._children["scorer"].failed(f"was not ready within {_READY_S:.0f} s")
             time.sleep(_LOOK_S)
@@ -133,7 +133,7 @@ class Stack:
         """Wait until all traffic is made."""
         while simulator.running:
             self.check()
-            _go_on(stopped)
+            _unless(stopped)
             time.sleep(_LOOK_S)
         self.check()
         del self._children["simulator"]
@@ -149,6 +149,6 @@ class Stack:
         return path
 
 
-def _go_on(stopped: Callable[[], bool]) -> None:
+def _unless(stopped: Callable[[], bool]) -> None:
     if stopped():
         raise Stopped
