@@ -36,7 +36,7 @@ SAME: Final = 1e-6
 ENGINE: Final = 2e-3
 """The same for a GPU's engine and its model on a processor."""
 APART: Final = 0.02
-"""The same where counts of a room come from several partitions, up to 250 ms late, and not equally late twice."""
+"""The same where counts of a room come from several partitions, up to 500 ms late, and not equally late twice."""
 _VALUE: Final = 20  # expected amounts may differ by so many times as much, in relation to themselves
 
 
@@ -159,7 +159,7 @@ def _allowed(score: Score, partitions: int, tolerance: float | None) -> tuple[fl
     if tolerance is not None:
         return tolerance, "as asked for"
     if partitions > 1:
-        return APART, f"counts of rooms from {partitions} partitions are up to 250 ms late, and not equally late twice"
+        return APART, f"counts of rooms from {partitions} partitions are up to 500 ms late, and not equally late twice"
     if score.engine.startswith(("cpu:", "prior:")):
         return SAME, "one model on equal rows"
     return ENGINE, "a GPU's engine against its model on a processor"

@@ -47,7 +47,7 @@ _SCORE_EXAMPLES: Final = """examples:
 
 A recording starts from nothing known about anybody, unless --after names those that came before it.
 Records that were read from Kafka keep their partition; others get one by key. With several partitions, room counts of
-the others arrive up to 250 ms late, as in service, and scores differ by that from those of one partition.
+the others arrive up to 500 ms late, as in service, and scores differ by that from those of one partition.
 """
 _REPORT: Final = """Tell how well scores foresaw the tips that followed: ranking, calibration, tiers. Tips are those in
 the recording of the same viewer in the same room, strictly after the event; the last events, whose horizon the

@@ -1,6 +1,6 @@
 """A recording through the service's own pipeline: rows in memory instead of Redis, no Kafka, and no waiting.
 
-Batches have a fixed size, nothing is shed, and time is what the records' timestamps say: every 250 ms of it, partitions
+Batches have a fixed size, nothing is shed, and time is what the records' timestamps say: every 500 ms of it, partitions
 tell each other their shares of rooms, which is how old these may be in service.
 """
 

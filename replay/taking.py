@@ -19,7 +19,7 @@ from replay.recording import Recording, RecordingError, said
 from replay.simulate.recorded import CHANCE_HEADER
 from scorer.record import Record
 
-ROOM_MS: Final = 250
+ROOM_MS: Final = 500
 """How often partitions tell each other of rooms: twice `features.room_refresh_ms`, for both waits of the service."""
 
 _LEAP_MS: Final = 3_600_000

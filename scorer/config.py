@@ -91,8 +91,16 @@ class Kafka(msgspec.Struct, frozen=True):
     ] = 10_000
     fetch_max_wait_ms: Annotated[
         int,
-        Meta(ge=1, le=500, description="Longest a broker holds an empty fetch; also how late a seek is."),
+        Meta(ge=1, le=500, description="Longest a broker holds a fetch that has too little; also how late a seek is."),
     ] = 10
+    fetch_min_bytes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_048_576,
+            description="Bytes that a broker gathers before it answers a fetch: more make larger batches under load.",
+        ),
+    ] = 1
     start_from: Annotated[
         Literal["earliest", "latest"],
         Meta(description="Where a group without any position begins. Never used once Redis holds an offset."),
@@ -339,7 +347,7 @@ class Features(msgspec.Struct, frozen=True):
             le=60_000,
             description="How often room counts are exchanged with other partitions; they are up to twice as old.",
         ),
-    ] = 125
+    ] = 250
 
 
 class State(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """Room counts over partitions: each partition keeps its own share exactly and learns the others' a moment later.
 
-A viewer's events go to the viewer's partition, so a room's counts are spread over all of them. Eight times a second (by
+A viewer's events go to the viewer's partition, so a room's counts are spread over all of them. Four times a second (by
 default) each member publishes its shares that changed and reads those of the rooms it has just seen. A room that comes
 after a pause is asked for at once. So a share is as old as one wait to be published and one to be read, at most, and as
 long as the store takes.

@@ -121,6 +121,7 @@ class Run:
         steady = arrivals.between(before.ns, after.ns)
         return {
             **steady.latency_ms(),
+            "p99_by_second_ms": steady.p99_by_second_ms(),
             "scores_per_s": round((after.scores - before.scores) / elapsed),
             "lost": scored - reader.count,
             "generator_late_ms": max(each["lag_ms_p99"] for each in offered),
@@ -284,7 +285,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=4, help="members of the group (%(default)s)")
     parser.add_argument("--partitions", type=int, default=16, help="of every topic (%(default)s)")
     parser.add_argument("--generators", type=int, default=2, help="processes that send (%(default)s)")
-    parser.add_argument("--source", default="tests.benchmarks.traffic:zipf", help="module:function, seed -> events")
+    parser.add_argument("--source", default="tests.benchmarks.traffic:crowd", help="module:function, seed -> events")
     parser.add_argument("--rounds", type=int, default=1, help="the last lines are medians")
     parser.add_argument(
         "--set", action="append", default=[], type=setting, metavar="SECTION.KEY=VALUE", help="of the scorer"

@@ -34,6 +34,12 @@ class Arrivals(NamedTuple):
         values = np.percentile((self.arrived - self.intended) / 1e6, [50, 99, 99.9])
         return dict(zip(("p50_ms", "p99_ms", "p999_ms"), map(float, values), strict=True))
 
+    def p99_by_second_ms(self) -> list[float]:
+        """Give the 0.99 quantile of each second in turn, which tells one bad second from a little of each."""
+        seconds = (self.intended - self.intended.min()) // 1_000_000_000
+        late_ms = (self.arrived - self.intended) / 1e6
+        return [round(float(np.percentile(late_ms[seconds == second], 99)), 1) for second in np.unique(seconds)]
+
 
 class _Score(msgspec.Struct):
     event_id: str

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
+
+import pytest
 
 from features.events import Event, decode
-from tests.benchmarks.traffic import sent_at, simulated, source, template, zipf
+from tests.benchmarks.traffic import VIEWERS, crowd, sent_at, simulated, source, template, zipf
 
 NOW_NS = 1_790_000_000_123_456_789
 
@@ -29,6 +32,13 @@ def test_only_id_and_time_change() -> None:
 def test_seeds_repeat_and_differ() -> None:
     first, again, other = (list(itertools.islice(zipf(seed), 50)) for seed in (1, 1, 2))
     assert first == again != other
+
+
+def test_a_crowd_is_as_uneven_as_recorded_chat_and_nobody_in_it_is_a_crowd() -> None:
+    events = Counter(event.viewer_id for event in itertools.islice(crowd(seed=1), 50_000))
+    busiest = [count for _, count in events.most_common()]
+    assert sum(busiest[: VIEWERS // 100]) / 50_000 == pytest.approx(0.49, abs=0.05)
+    assert busiest[0] / 50_000 < 0.005
 
 
 def test_events_without_a_viewer_expect_no_score() -> None:

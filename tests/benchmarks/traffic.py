@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, cast
 
 from features.events import Event, encode
@@ -13,7 +13,7 @@ from replay.simulate import Traffic, simulate
 VIEWERS: Final = 50_000
 ROOMS: Final = 400
 PROBE: Final = "probe-"  # ids of events that only ask whether the measured process is awake
-SKEW: Final = 1.1  # Zipf exponent of viewers and rooms
+SKEW: Final = 1.1  # Zipf exponent of rooms, and of viewers where they are Zipf
 MIX: Final = {  # share of each type, per cent
     "heartbeat": 36,
     "comment": 30,
@@ -58,10 +58,25 @@ def sent_at(event_id: str) -> int:
 
 
 def zipf(seed: int) -> Iterator[Event]:
-    """Plain traffic without end: Zipf viewers in Zipf rooms; enough for speed, too dull to learn from."""
+    """Plain traffic without end: Zipf viewers in Zipf rooms; enough for speed, too dull to learn from.
+
+    One viewer in it causes 14 % of the events, and more than one member of a group can bear at high rates.
+    """
+    return _plain(seed, [1 / (i + 1) ** SKEW for i in range(VIEWERS)])
+
+
+def crowd(seed: int) -> Iterator[Event]:
+    """Plain traffic of viewers as active as those of recorded chat, of whom none does more than a person can.
+
+    Of the tape's messages 1 % of the people wrote 48 %, and 10 % wrote 88 %; here they cause 49 and 88 % of the events.
+    """
+    return _plain(seed, [1 / (i + 300) ** 1.65 for i in range(VIEWERS)])
+
+
+def _plain(seed: int, activity: Sequence[float]) -> Iterator[Event]:
     draw = random.Random(seed)
     types, shares = list(MIX), list(MIX.values())
-    viewers = draw.choices(range(VIEWERS), weights=[1 / (i + 1) ** SKEW for i in range(VIEWERS)], k=1 << 16)
+    viewers = draw.choices(range(VIEWERS), weights=activity, k=1 << 16)
     rooms = draw.choices(range(ROOMS), weights=[1 / (i + 1) ** SKEW for i in range(ROOMS)], k=1 << 16)
     gifts = 0
     while True:

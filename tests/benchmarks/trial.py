@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 from aiokafka import AIOKafkaProducer
 
 from scorer.embedded.child import Child
+from scorer.metrics import Stage
 from scorer.ports import free_port
 from tests.benchmarks.measure import change, cpu_seconds, machine_seconds, quantile, scrape, total
 from tests.benchmarks.reader import Reader
@@ -220,11 +221,17 @@ def own_view(metrics: Mapping[str, float]) -> Figures:
     quantiles = {name: quantile(metrics, latency, q) for name, q in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))}
     batches = total(metrics, "tipstream_batch_records_count")
     calls = {call: total(metrics, f"tipstream_redis_seconds_count{{call={call}") for call in ("load", "checkpoint")}
+    stages = {
+        stage: total(metrics, f"tipstream_stage_seconds_sum{{stage={stage}")
+        / max(total(metrics, f"tipstream_stage_seconds_count{{stage={stage}"), 1)
+        for stage in get_args(Stage)
+    }
     return {
         **{f"{name}_ms": None if value is None else value * 1000 for name, value in quantiles.items()},
         "batch_records": total(metrics, "tipstream_batch_records_sum") / batches if batches else None,
         "redis_calls_per_batch": sum(calls.values()) / batches if batches else None,
         "late_scores": total(metrics, "tipstream_late_scores_total"),
+        "mean_stage_ms": {stage: seconds * 1000 for stage, seconds in stages.items()},
     }
 
 

@@ -28,7 +28,7 @@ def values(taken: list[Taken], partition: int) -> list[tuple[int, bytes | None]]
 
 
 def test_record_time_never_goes_back(tmp_path: Path) -> None:
-    with recorded(tmp_path / "r", (0, 0), (1, 600), (0, 100), (1, 700), (0, 800)) as recording:
+    with recorded(tmp_path / "r", (0, 0), (1, 1_200), (0, 200), (1, 1_400), (0, 1_600)) as recording:
         taken = list(Taker(partitions=1, size=10, alone=False).take(recording))
     assert [each.interval - T0 // ROOM_MS for each in taken] == [0, 2, 3]
     assert values(taken, 0) == [(0, b"0"), (2, b"2"), (3, b"4")]
@@ -36,7 +36,7 @@ def test_record_time_never_goes_back(tmp_path: Path) -> None:
 
 
 def test_one_partition_is_cut_as_it_is_among_others(tmp_path: Path) -> None:
-    with recorded(tmp_path / "r", (0, 0), (1, 600), (0, 100), (1, 700), (0, 800)) as recording:
+    with recorded(tmp_path / "r", (0, 0), (1, 1_200), (0, 200), (1, 1_400), (0, 1_600)) as recording:
         every = list(Taker(partitions=1, size=2, alone=False).take(recording))
         for partition in (0, 1):
             mine = list(Taker(partitions=1, size=10, alone=False, only=partition).take(recording))
@@ -45,7 +45,7 @@ def test_one_partition_is_cut_as_it_is_among_others(tmp_path: Path) -> None:
 
 
 def test_record_time_goes_on_from_recording_to_recording(tmp_path: Path) -> None:
-    with recorded(tmp_path / "a", (0, 1_000)) as early, recorded(tmp_path / "b", (1, 0)) as late:
+    with recorded(tmp_path / "a", (0, 2_000)) as early, recorded(tmp_path / "b", (1, 0)) as late:
         first = Taker(partitions=1, size=10, alone=False)
         list(first.take(early))
         taken = list(Taker(partitions=1, size=10, alone=False, since=first.time).take(late))
@@ -53,19 +53,19 @@ def test_record_time_goes_on_from_recording_to_recording(tmp_path: Path) -> None
 
 
 def test_one_clock_that_is_far_ahead_does_not_stop_record_time(tmp_path: Path) -> None:
-    with recorded(tmp_path / "r", (0, 0), (1, 600), (0, YEAR_MS), (1, 700), (0, 1_000)) as recording:
+    with recorded(tmp_path / "r", (0, 0), (1, 1_200), (0, YEAR_MS), (1, 1_400), (0, 2_000)) as recording:
         taken = list(Taker(partitions=1, size=10, alone=False).take(recording))
     assert [each.interval - T0 // ROOM_MS for each in taken] == [0, 2, 3, 4]
 
 
 def test_record_time_passes_over_hours_without_a_record(tmp_path: Path) -> None:
-    with recorded(tmp_path / "r", (0, 0), (1, YEAR_MS), (0, YEAR_MS + 10), (0, YEAR_MS + 300)) as recording:
+    with recorded(tmp_path / "r", (0, 0), (1, YEAR_MS), (0, YEAR_MS + 10), (0, YEAR_MS + 600)) as recording:
         taken = list(Taker(partitions=1, size=10, alone=False).take(recording))
     assert [each.interval - T0 // ROOM_MS for each in taken] == [0, 1, YEAR_MS // ROOM_MS, YEAR_MS // ROOM_MS + 1]
 
 
 def test_wherever_a_recording_is_split_record_time_is_the_same(tmp_path: Path) -> None:
-    rows = [(0, ms) for ms in (0, 300, YEAR_MS, 600, YEAR_MS, YEAR_MS + 9, 900, YEAR_MS + 600, 7 * YEAR_MS)]
+    rows = [(0, ms) for ms in (0, 600, YEAR_MS, 1_200, YEAR_MS, YEAR_MS + 9, 1_800, YEAR_MS + 1_200, 7 * YEAR_MS)]
     with recorded(tmp_path / "r", *rows) as recording:
         whole = [each.interval for each in Taker(partitions=1, size=1, alone=False).take(recording)]
     assert len(set(whole)) > 4

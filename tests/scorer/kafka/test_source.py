@@ -39,9 +39,17 @@ class Notes:
 
 
 @asynccontextmanager
-async def consuming(broker: Broker, topic: str) -> AsyncIterator[tuple[Source, Notes]]:
+async def consuming(
+    broker: Broker, topic: str, *, fetch_min_bytes: int = 1, fetch_max_wait_ms: int = 10
+) -> AsyncIterator[tuple[Source, Notes]]:
     notes = Notes()
-    config = Kafka(bootstrap=broker.bootstrap, group=f"g.{topic}", events_topic=topic)
+    config = Kafka(
+        bootstrap=broker.bootstrap,
+        group=f"g.{topic}",
+        events_topic=topic,
+        fetch_min_bytes=fetch_min_bytes,
+        fetch_max_wait_ms=fetch_max_wait_ms,
+    )
     source = Source(config, notes)
     await source.start()
     try:
@@ -68,6 +76,18 @@ async def read(source: Source, count: int) -> dict[int, list[bytes]]:
         for partition, records in fetched.items():
             found.setdefault(partition, []).extend(record.value or b"" for record in records)
     return found
+
+
+async def test_a_broker_gathers_records_as_long_as_it_is_told_to(kafka_broker: Broker, kafka_topics: Topics) -> None:
+    topic, values = await kafka_topics("events"), [b"%d" % i for i in range(10)]
+    async with consuming(kafka_broker, topic, fetch_min_bytes=1_048_576, fetch_max_wait_ms=500) as (source, _):
+        source.resume(0, 0)
+        produced = asyncio.create_task(produce(kafka_broker, topic, 0, values))
+        polls: list[int] = []
+        while sum(polls) < len(values):
+            polls += map(len, (await source.poll(200)).values())
+        await produced
+        assert max(polls) >= 5, "each was written by itself, within a few milliseconds of the one before"
 
 
 async def test_nothing_is_handed_out_before_the_owner_says_from_where(
