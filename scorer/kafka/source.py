@@ -94,8 +94,8 @@ class Source:
             group_id=config.group,
             enable_auto_commit=False,
             auto_offset_reset="none",  # the default silently skips to the newest record
-            fetch_max_wait_ms=config.fetch_max_wait_ms,
             fetch_min_bytes=config.fetch_min_bytes,
+            fetch_max_wait_ms=config.fetch_max_wait_ms,
             max_partition_fetch_bytes=256 * 1024,
             fetch_max_bytes=8 * 1024 * 1024,
             session_timeout_ms=config.session_timeout_ms,

@@ -123,6 +123,7 @@ async def serve(config: Config) -> dict[str, float]:
         group_id=config.kafka.group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        fetch_min_bytes=config.kafka.fetch_min_bytes,
         fetch_max_wait_ms=config.kafka.fetch_max_wait_ms,
         max_partition_fetch_bytes=256 * 1024,
     )
