@@ -16,7 +16,7 @@ from features.kernel import walk
 from features.rows import FREE_GIFT, TYPE_CODE, RowVersionError
 from features.shares import OtherShares
 from features.table import Table
-from features.watch import RoomWatch
+from features.watch import EVERY_ROOM, RoomWatch, Turn
 
 __all__ = ["Batch", "Changes", "Computed", "FeatureEngine", "RowKey", "RowVersionError", "ViewerChange"]
 
@@ -352,14 +352,14 @@ class FeatureEngine:
             if held is not None:
                 self._dirty.update(held.rooms[room_id] for room_id in rooms if room_id in held.rooms)
 
-    def next_round(self) -> list[str]:
-        """Begin a round of asking what other partitions saw; return the rooms to ask for now.
+    def next_round(self, turn: Turn = EVERY_ROOM) -> list[str]:
+        """Begin a round of asking what other partitions saw, for rooms whose turn it is; return those to ask for now.
 
         `Batch.unheard` names the others that have events in it.
         """
-        rooms = self._watch.next_round()
+        rooms = self._watch.next_round(turn)
         waiting = self._under_way.rooms if self._under_way else ()
-        self._shares.keep({*rooms, *(room.id for room in waiting)})
+        self._shares.keep({*self._watch.asked, *(room.id for room in waiting)})
         return rooms
 
     def skip_round(self) -> None:

@@ -89,7 +89,7 @@ class Ownership:
         self._committed: dict[int, int] = {}
         self._topic: Topic | None = None
         self._cut: Callable[[], None] = lambda: None
-        self._publish_shares: Callable[[], Awaitable[None]] | None = None
+        self._publish_shares: Callable[[], Awaitable[object]] | None = None
         self._forgetting: asyncio.Task[None] | None = None  # held, or it might be collected before it has run
 
     def attach(self, topic: Topic) -> None:
@@ -100,7 +100,7 @@ class Ownership:
         """Say how to have all that was read made durable."""
         self._cut = cut
 
-    def attach_rooms(self, publish: Callable[[], Awaitable[None]]) -> None:
+    def attach_rooms(self, publish: Callable[[], Awaitable[object]]) -> None:
         """Say how to tell other partitions about rooms. Without it they learn from the next owner, in time."""
         self._publish_shares = publish
 

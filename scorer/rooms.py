@@ -1,21 +1,25 @@
 """Room counts over partitions: each partition keeps its own share exactly and learns the others' a moment later.
 
 A viewer's events go to the viewer's partition, so a room's counts are spread over all of them. Four times a second (by
-default) each member publishes its shares that changed and reads those of the rooms it has just seen. A room that comes
-after a pause is asked for at once. So a share is as old as one wait to be published and one to be read, at most, and as
-long as the store takes.
+default) each member publishes its shares that changed and reads those of the rooms it has just seen. Rooms take turns,
+always the same ones at once, so that scores never wait for the work of a whole round. A room that comes after a pause
+is asked for at once. So a share is as old as one wait to be published and one to be read, at most, and as long as the
+store takes.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection
+from itertools import cycle
 
 from features.engine import FeatureEngine
 from features.store import Store, StoreUnavailable
+from features.watch import EVERY_ROOM, Turn
 
 log = logging.getLogger(__name__)
 
+_TURNS = 10  # in a round
 _SOME = 50  # rooms dealt with in one go: well below a millisecond
 _PATIENCE_S = 0.01  # that a batch waits for rooms that come after a pause
 _AT_ONCE = 4  # readings for batches that went on without
@@ -36,29 +40,36 @@ class RoomExchange:
 
     async def run(self) -> None:
         """Exchange for ever; while the store is away, features go on with what is known."""
+        wait_s = self._interval_s / _TURNS
         due = time.monotonic()
-        while True:
-            due = max(due + self._interval_s, time.monotonic() + self._interval_s / 2)
+        told = False
+        for part in cycle(range(_TURNS)):
+            due = max(due + wait_s, time.monotonic() + wait_s / 2)
             await asyncio.sleep(due - time.monotonic())
             try:
-                await self.exchange()
+                if await self.exchange(Turn(part, _TURNS)):
+                    told = False
             except StoreUnavailable as error:
-                log.warning("Room counts of other partitions are not fresh: %s", error)
+                if not told:
+                    log.warning("Room counts of other partitions are not fresh: %s", error)
+                told = True
 
-    async def exchange(self) -> None:
-        """Publish the shares that changed, and read those of the rooms that are watched, once.
+    async def exchange(self, turn: Turn = EVERY_ROOM) -> bool:
+        """Publish the shares that changed, and read those of the rooms that are watched, once, if it is their turn.
 
-        Some rooms at a time: the event loop has scores to see to in between.
+        Some rooms at a time: the event loop has scores to see to in between. Returns whether there were any.
         """
-        watched = self._engine.next_round()
+        watched = self._engine.next_round(turn)
         try:
-            await self.publish()
+            asked = await self.publish(turn) or bool(watched)
             for start in range(0, len(watched), _SOME):
                 await self._read(watched[start : start + _SOME])
         except StoreUnavailable:
             self._away = True
             raise
-        self._away = False
+        if asked:
+            self._away = False
+        return asked
 
     async def hear(self, rooms: Collection[str]) -> None:
         """Read the shares of rooms that come after a pause.
@@ -86,17 +97,25 @@ class RoomExchange:
         if refused:
             log.warning("%d shares of rooms are left out: %s", len(refused), refused[0])
 
-    async def publish(self) -> None:
-        """Publish the shares that changed. Raises StoreUnavailable; those that were not published stay to be."""
+    async def publish(self, turn: Turn = EVERY_ROOM) -> bool:
+        """Publish the shares that changed. Raises StoreUnavailable; those that were not published stay to be.
+
+        Returns whether there were any.
+        """
+        asked = False
         kept: list[dict[int, dict[str, bytes]]] = []  # of partitions that are not ours now: they may come back
         try:
-            rooms = self._engine.dirty_rooms()  # and none that change meanwhile, or it would never end
+            # and none that change meanwhile, or it would never end
+            rooms = [room for room in self._engine.dirty_rooms() if turn.has(room.id)]
             for start in range(0, len(rooms), _SOME):
                 dirty = self._engine.take_dirty_shares(rooms[start : start + _SOME])
                 owned = set(self._owned())
                 kept.append(dirty)
-                await self._store.publish_shares({p: rooms for p, rooms in dirty.items() if p in owned})
+                if ours := {p: rooms for p, rooms in dirty.items() if p in owned}:
+                    await self._store.publish_shares(ours)
+                    asked = True
                 kept[-1] = {p: rooms for p, rooms in dirty.items() if p not in owned}
         finally:  # after a cancellation, too: a hand-over waits only so long
             for shares in kept:
                 self._engine.return_dirty_shares(shares)
+        return asked

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from features.store import StoreUnavailable
+from features.watch import Turn
 from scorer.rooms import RoomExchange
 from tests.scorer.rig import FaultyStore, ListSink, Log, Member, say
 
@@ -47,6 +48,47 @@ async def test_each_publishes_its_own_share_and_reads_the_others() -> None:
     await second.exchange()
     assert await shares(store) == {0, 1}
     assert heard(members[1], 1) == 3
+    for member in members:
+        await member.end()
+
+
+async def test_a_room_waits_for_its_turn() -> None:
+    store = FaultyStore()
+    members, (first, second) = await two_members(store)
+    turns = [Turn(part, 2) for part in range(2)]
+    (own,), (other,) = ([turn for turn in turns if turn.has("r0") is having] for having in (True, False))
+    await second.exchange()
+    assert not await first.exchange(other)
+    assert await shares(store) == {1}
+    assert heard(members[0], 0) == 0
+    assert await first.exchange(own)
+    assert await shares(store) == {0, 1}
+    assert heard(members[0], 0) == 3
+    for member in members:
+        await member.end()
+
+
+async def test_an_outage_is_told_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, asked = FaultyStore(), 0
+    members, (first, second) = await two_members(store)
+    await second.exchange()
+
+    async def fail() -> None:
+        nonlocal asked
+        asked += 1
+        raise StoreUnavailable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_serve", fail)
+        running = asyncio.create_task(first.run())
+        async with asyncio.timeout(60):
+            while asked < 3:  # noqa: ASYNC110 -- the room has one turn of ten
+                await asyncio.sleep(0)
+        assert caplog.text.count("not fresh") == 1
+    async with asyncio.timeout(60):
+        while not heard(members[0], 0):  # noqa: ASYNC110 -- it goes on by itself
+            await asyncio.sleep(0)
+    running.cancel()
     for member in members:
         await member.end()
 
@@ -149,8 +191,9 @@ async def test_nobody_waits_for_shares_of_a_store_that_is_away() -> None:
     store.away = True
     await first.hear(["r0"])
     store.away = False
+    await first.exchange(next(turn for turn in (Turn(0, 2), Turn(1, 2)) if not turn.has("r0")))
     await first.hear(["r0"])
-    assert heard(members[0], 0) == 0, "not asked again before a round has gone well"
+    assert heard(members[0], 0) == 0, "not asked again before a turn of some room has gone well"
     await first.exchange()
     assert heard(members[0], 0) == 3
     for member in members:
