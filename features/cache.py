@@ -8,6 +8,7 @@ import xxhash
 
 from features.rows import PAIR_ROW, ROOM, VIEWER
 from features.table import Table
+from features.watch import turn_of
 
 _PAIRS_PER_VIEWER: Final = 2
 _VIEWERS_PER_ROOM: Final = 16
@@ -41,12 +42,13 @@ class Viewer:
 class Room:
     """A room in memory: this partition's share of it, and the sum of the others'."""
 
-    __slots__ = ("hash", "id", "others", "partition", "slot", "told")
+    __slots__ = ("hash", "id", "others", "partition", "slot", "told", "turn")
 
     def __init__(self, partition: int, room_id: str) -> None:
         self.partition = partition
         self.id = room_id
         self.hash = hash_id(room_id)
+        self.turn = turn_of(room_id)
         self.slot = -1
         self.others = -1  # slot in `others`, or -1 while no other partition's share is known
         self.told = -1  # asking of which the answer is summed there

@@ -16,7 +16,7 @@ from features.kernel import walk
 from features.rows import FREE_GIFT, TYPE_CODE, RowVersionError
 from features.shares import OtherShares
 from features.table import Table
-from features.watch import EVERY_ROOM, RoomWatch, Turn
+from features.watch import TURNS, RoomWatch
 
 __all__ = ["Batch", "Changes", "Computed", "FeatureEngine", "RowKey", "RowVersionError", "ViewerChange"]
 
@@ -118,7 +118,7 @@ class FeatureEngine:
         self._pending: dict[RowKey, int] = {}  # rows that wait to be admitted -> slot
         self._under_way: Batch | None = None  # laid out and not computed: rows must keep their slots
         self._dirty: set[Room] = set()  # own share changed since it was last taken
-        self._watch = RoomWatch()
+        self._watches = [RoomWatch() for _ in range(TURNS)]
         self._shares = OtherShares(self._cache.others)
 
     def open(self, partition: int) -> None:
@@ -162,7 +162,7 @@ class FeatureEngine:
                     missing.append(RowKey(partition, "room", event.room_id))
                     self._pending[missing[-1]] = room.slot
                     unheard.add(room.id)
-                if self._watch.needs(room.id):
+                if self._watches[room.turn].needs(room.id):
                     unheard.add(room.id)
                 rooms.add(room)
                 room_slot, others, room_hash = room.slot, room.others, room.hash
@@ -273,7 +273,7 @@ class FeatureEngine:
         for room in map(cache.rooms.owners.__getitem__, batch.changed[2].tolist()):
             if room is not None:
                 self._dirty.add(room)
-                self._watch.saw(room.id)
+                self._watches[room.turn].saw(room.id)
         for partition, viewer_id, viewer in batch.erased:
             if viewer is not None:
                 cache.erase(viewer)
@@ -331,9 +331,9 @@ class FeatureEngine:
         cache = self._cache
         return {"viewer": len(cache.viewers), "pair": len(cache.pairs), "room": len(cache.rooms)}
 
-    def dirty_rooms(self) -> list[Room]:
-        """Return the rooms whose share changed and was not taken since."""
-        return list(self._dirty)
+    def dirty_rooms(self, turn: int | None = None) -> list[Room]:
+        """Return the rooms, of all turns or one, whose share changed and was not taken since."""
+        return [room for room in self._dirty if turn is None or room.turn == turn]
 
     def take_dirty_shares(self, among: Iterable[Room] | None = None) -> dict[int, dict[str, bytes]]:
         """Return, by partition and room, this process's shares that changed and were not returned since, packed."""
@@ -352,20 +352,24 @@ class FeatureEngine:
             if held is not None:
                 self._dirty.update(held.rooms[room_id] for room_id in rooms if room_id in held.rooms)
 
-    def next_round(self, turn: Turn = EVERY_ROOM) -> list[str]:
-        """Begin a round of asking what other partitions saw, for rooms whose turn it is; return those to ask for now.
+    def next_round(self, turn: int | None = None) -> list[str]:
+        """Begin a round of asking what other partitions saw, of all turns or one; return the rooms to ask for now.
 
         `Batch.unheard` names the others that have events in it.
         """
-        rooms = self._watch.next_round(turn)
+        asked: list[str] = []
         waiting = self._under_way.rooms if self._under_way else ()
-        self._shares.keep({*self._watch.asked, *(room.id for room in waiting)})
-        return rooms
+        for each in range(TURNS) if turn is None else (turn,):
+            rooms = self._watches[each].next_round()
+            self._shares.keep(each, {*rooms, *(room.id for room in waiting)})
+            asked += rooms
+        return asked
 
     def skip_round(self) -> None:
         """Begin a round in which nothing was asked for."""
-        self._watch.skip()
-        self._shares.keep(())
+        for turn, watch in enumerate(self._watches):
+            watch.skip()
+            self._shares.keep(turn, ())
 
     def ask_shares(self) -> int:
         """Number an asking for shares: what comes of it does not undo what came of a later one."""

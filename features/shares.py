@@ -13,6 +13,7 @@ from features.fold import MOST
 from features.packing import RowBytes
 from features.rows import ROOM, ROOM_KINDS, SHORT, RowVersionError
 from features.table import Table
+from features.watch import TURNS, turn_of
 
 _KINDS = len(ROOM_KINDS)
 _ROWS = 256
@@ -24,7 +25,8 @@ class OtherShares:
     def __init__(self, sums: Table[Room]) -> None:
         """`sums` holds one row a room, at `Room.others`."""
         self._sums = sums
-        self._told: dict[str, tuple[int, Mapping[int, bytes]]] = {}  # room_id -> asking, partition -> packed row
+        # by turn: room_id -> asking, partition -> packed row
+        self._told: list[dict[str, tuple[int, Mapping[int, bytes]]]] = [{} for _ in range(TURNS)]
         self._askings = count()
         self._refused: list[RowVersionError] = []
         self._grow(_ROWS)
@@ -36,12 +38,14 @@ class OtherShares:
     def tell(self, shares: Mapping[str, Mapping[int, bytes]], asked: int) -> None:
         """Take in room_id -> partition -> packed row, in place of what was known unless that was asked for later."""
         for room_id, told in shares.items():
-            if room_id not in self._told or self._told[room_id][0] < asked:
-                self._told[room_id] = asked, told
+            known = self._told[turn_of(room_id)]
+            if room_id not in known or known[room_id][0] < asked:
+                known[room_id] = asked, told
 
-    def keep(self, rooms: Collection[str]) -> None:
-        """Forget what was told of other rooms; sums stay."""
-        self._told = {room_id: self._told[room_id] for room_id in rooms if room_id in self._told}
+    def keep(self, turn: int, rooms: Collection[str]) -> None:
+        """Forget what was told of other rooms of that turn; sums stay."""
+        known = self._told[turn]
+        self._told[turn] = {room_id: known[room_id] for room_id in rooms if room_id in known}
 
     def sum_up(self, rooms: Iterable[Room]) -> list[Room]:
         """Have the sums of rooms agree with what was told last; return the rooms that have their first."""
@@ -50,7 +54,7 @@ class OtherShares:
         slots: list[int] = []
         first: list[Room] = []
         for room in rooms:
-            asked, told = self._told.get(room.id, (room.told, {}))
+            asked, told = self._told[room.turn].get(room.id, (room.told, {}))
             if asked <= room.told or room.slot < 0:
                 continue
             room.told = asked

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
+
+TURNS: Final = 10
+"""Parts of a round: rooms of one part are asked for together, and each part has a watch of its own."""
 
 _EARNED: Final = 4
 _MOST: Final = 8
 
 
-class Turn(NamedTuple):
-    """Some of all rooms, in this process always the same: the `part`-th of `parts`."""
-
-    part: int
-    parts: int
-
-    def has(self, room_id: str) -> bool:
-        """Whether a room is among them."""
-        return hash(room_id) % self.parts == self.part
-
-
-EVERY_ROOM: Final = Turn(0, 1)
+def turn_of(room_id: str) -> int:
+    """Which part of a round is a room's, in this process."""
+    return hash(room_id) % TURNS
 
 
 class RoomWatch:
@@ -31,35 +25,34 @@ class RoomWatch:
     """
 
     def __init__(self) -> None:
-        self.asked: set[str] = set()
-        """Rooms asked for in this round."""
+        self._asked: set[str] = set()  # in this round
         self._seen: set[str] = set()  # in this round
         self._rounds: dict[str, int] = {}  # that a room will still be asked for
 
     def needs(self, room_id: str) -> bool:
         """Whether a room has yet to be asked for in this round; whoever hears so is to do it: it counts as asked."""
-        if room_id in self.asked:
+        if room_id in self._asked:
             return False
-        self.asked.add(room_id)
+        self._asked.add(room_id)
         return True
 
     def saw(self, room_id: str) -> None:
         """Note an event in a room."""
         self._seen.add(room_id)
 
-    def next_round(self, turn: Turn = EVERY_ROOM) -> list[str]:
-        """Begin a round for the rooms whose turn it is; return those to ask for now."""
-        for room_id in [room_id for room_id in self._seen if turn.has(room_id)]:
+    def next_round(self) -> list[str]:
+        """Begin a round; return the rooms to ask for now."""
+        for room_id in self._seen:
             self._rounds[room_id] = min(self._rounds.get(room_id, 0) + _EARNED, _MOST)
-            self._seen.remove(room_id)
-        asked = [room_id for room_id in self._rounds if turn.has(room_id)]
+        self._seen.clear()
+        asked = list(self._rounds)
         for room_id in asked:
             self._rounds[room_id] -= 1
             if not self._rounds[room_id]:
                 del self._rounds[room_id]
-        self.asked = {room_id for room_id in self.asked if not turn.has(room_id)}.union(asked)
+        self._asked = set(asked)
         return asked
 
     def skip(self) -> None:
         """Begin a round in which nothing was asked for."""
-        self.asked.clear()
+        self._asked.clear()

@@ -15,11 +15,10 @@ from itertools import cycle
 
 from features.engine import FeatureEngine
 from features.store import Store, StoreUnavailable
-from features.watch import EVERY_ROOM, Turn
+from features.watch import TURNS
 
 log = logging.getLogger(__name__)
 
-_TURNS = 10  # in a round
 _SOME = 50  # rooms dealt with in one go: well below a millisecond
 _PATIENCE_S = 0.01  # that a batch waits for rooms that come after a pause
 _AT_ONCE = 4  # readings for batches that went on without
@@ -40,22 +39,22 @@ class RoomExchange:
 
     async def run(self) -> None:
         """Exchange for ever; while the store is away, features go on with what is known."""
-        wait_s = self._interval_s / _TURNS
+        wait_s = self._interval_s / TURNS
         due = time.monotonic()
         told = False
-        for part in cycle(range(_TURNS)):
+        for turn in cycle(range(TURNS)):
             due = max(due + wait_s, time.monotonic() + wait_s / 2)
             await asyncio.sleep(due - time.monotonic())
             try:
-                if await self.exchange(Turn(part, _TURNS)):
+                if await self.exchange(turn):
                     told = False
             except StoreUnavailable as error:
                 if not told:
                     log.warning("Room counts of other partitions are not fresh: %s", error)
                 told = True
 
-    async def exchange(self, turn: Turn = EVERY_ROOM) -> bool:
-        """Publish the shares that changed, and read those of the rooms that are watched, once, if it is their turn.
+    async def exchange(self, turn: int | None = None) -> bool:
+        """Publish the shares that changed, and read those of the rooms that are watched, once, of all turns or one.
 
         Some rooms at a time: the event loop has scores to see to in between. Returns whether there were any.
         """
@@ -97,7 +96,7 @@ class RoomExchange:
         if refused:
             log.warning("%d shares of rooms are left out: %s", len(refused), refused[0])
 
-    async def publish(self, turn: Turn = EVERY_ROOM) -> bool:
+    async def publish(self, turn: int | None = None) -> bool:
         """Publish the shares that changed. Raises StoreUnavailable; those that were not published stay to be.
 
         Returns whether there were any.
@@ -105,8 +104,7 @@ class RoomExchange:
         asked = False
         kept: list[dict[int, dict[str, bytes]]] = []  # of partitions that are not ours now: they may come back
         try:
-            # and none that change meanwhile, or it would never end
-            rooms = [room for room in self._engine.dirty_rooms() if turn.has(room.id)]
+            rooms = self._engine.dirty_rooms(turn)  # and none that change meanwhile, or it would never end
             for start in range(0, len(rooms), _SOME):
                 dirty = self._engine.take_dirty_shares(rooms[start : start + _SOME])
                 owned = set(self._owned())

@@ -14,6 +14,7 @@ from features.catalogue import FEATURES
 from features.engine import FeatureEngine
 from features.events import Event
 from features.rows import ROW_VERSION, RowVersionError
+from features.watch import TURNS, turn_of
 from tests.features.harness import Lines, Record, Rows, assert_same, engine_of, join, run_batch, take
 from tests.features.ledger import Room
 from tests.features.oracle import Line, Oracle, lg
@@ -151,6 +152,25 @@ def test_rooms_of_which_too_little_is_known_are_told_before_the_features() -> No
     engine.skip_round()
     assert unheard(11) == {"room"}
     assert unheard(13, room="another") == {"another"}
+
+
+def test_each_room_has_one_turn_in_a_round() -> None:
+    engine, rows, rooms = engine_of(1), Rows(), [f"room-{i}" for i in range(50)]
+    run_batch(engine, rows, [comment(i, 0, room=room) for i, room in enumerate(rooms)])
+    for _ in range(4):
+        assert sorted(room for turn in range(TURNS) for room in engine.next_round(turn)) == sorted(rooms)
+    assert not engine.next_round()
+
+
+def test_what_is_known_of_a_room_lasts_until_its_own_turn() -> None:
+    engine, rows = engine_of(2), Rows()
+    run_batch(engine, rows, [comment(1, 0)])
+    engine.next_round()
+    tell(engine, {"room": {1: rows.rooms[0, "room"]}})
+    for _ in range(9):
+        engine.next_round((turn_of("room") + 1) % TURNS)
+    own = run_batch(engine, rows, [comment(2, 0)]).features[:, ROOM_EVENTS]
+    assert own == pytest.approx(lg(3)), "two of its own partition and one of the other"
 
 
 def test_events_of_two_partitions_in_one_batch_both_wait_for_their_room() -> None:

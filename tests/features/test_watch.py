@@ -1,8 +1,6 @@
 """Rooms are asked for when something of them is to be known, and seldom else."""
 
-from itertools import chain
-
-from features.watch import RoomWatch, Turn
+from features.watch import RoomWatch
 
 
 def test_a_room_is_needed_once_a_round() -> None:
@@ -33,22 +31,3 @@ def test_a_busy_room_is_asked_for_a_little_longer_and_not_for_ever() -> None:
         watch.saw("a")
         assert watch.next_round() == ["a"]
     assert [watch.next_round() for _ in range(8)] == [["a"]] * 7 + [[]]
-
-
-def test_rooms_take_turns_and_each_has_one_in_a_round() -> None:
-    watch, rooms, turns = RoomWatch(), [f"room-{i}" for i in range(50)], [Turn(part, 5) for part in range(5)]
-    for room in rooms:
-        watch.saw(room)
-    for _ in range(4):
-        assert sorted(chain.from_iterable(map(watch.next_round, turns))) == sorted(rooms)
-    assert not list(chain.from_iterable(map(watch.next_round, turns)))
-
-
-def test_what_is_known_of_a_room_is_of_its_own_round() -> None:
-    watch, turns = RoomWatch(), [Turn(part, 2) for part in range(2)]
-    (own,), (other,) = ([turn for turn in turns if turn.has("a") is having] for having in (True, False))
-    assert watch.needs("a")
-    watch.next_round(other)
-    assert not watch.needs("a")
-    watch.next_round(own)
-    assert watch.needs("a")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from features.store import StoreUnavailable
-from features.watch import Turn
+from features.watch import TURNS, turn_of
 from scorer.rooms import RoomExchange
 from tests.scorer.rig import FaultyStore, ListSink, Log, Member, say
 
@@ -55,10 +55,9 @@ async def test_each_publishes_its_own_share_and_reads_the_others() -> None:
 async def test_a_room_waits_for_its_turn() -> None:
     store = FaultyStore()
     members, (first, second) = await two_members(store)
-    turns = [Turn(part, 2) for part in range(2)]
-    (own,), (other,) = ([turn for turn in turns if turn.has("r0") is having] for having in (True, False))
+    own = turn_of("r0")
     await second.exchange()
-    assert not await first.exchange(other)
+    assert not await first.exchange((own + 1) % TURNS)
     assert await shares(store) == {1}
     assert heard(members[0], 0) == 0
     assert await first.exchange(own)
@@ -191,7 +190,7 @@ async def test_nobody_waits_for_shares_of_a_store_that_is_away() -> None:
     store.away = True
     await first.hear(["r0"])
     store.away = False
-    await first.exchange(next(turn for turn in (Turn(0, 2), Turn(1, 2)) if not turn.has("r0")))
+    await first.exchange((turn_of("r0") + 1) % TURNS)
     await first.hear(["r0"])
     assert heard(members[0], 0) == 0, "not asked again before a turn of some room has gone well"
     await first.exchange()
