@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from engines import files
 from engines.child import converse, own
+from engines.gate.verdict import VERDICT_FILE, Verdict, read_verdict
 from engines.manifest import Artifact
 from engines.model import ModelError
 from engines.repository.keys import read_signing_key
@@ -33,12 +36,19 @@ class Order(NamedTuple):
     """File of the private key that signs what passed."""
 
 
-def make(order: Order, repository: Repository, missed: str | None, *, gate: tuple[str, ...] = _GATE) -> None:
+def make(
+    order: Order,
+    repository: Repository,
+    missed: str | None,
+    *,
+    gate: tuple[str, ...] = _GATE,
+    clock: Callable[[], float] = time.time,
+) -> None:
     """Have a version serve that fits this machine's GPU; raises ModelError if it does not come about. Takes minutes.
 
     `missed` is what the pointer names and does not serve here, None for nothing. Of several processes that miss it the
-    first one works and the others, once it is done, find that another version was promoted. `gate` is the command that
-    judges.
+    first one works and the others, once it is done, find that another version was promoted, or refused. `gate` is the
+    command that judges, `clock` gives seconds since 1970.
     """
     key = read_signing_key(order.key)
     try:
@@ -46,22 +56,30 @@ def make(order: Order, repository: Repository, missed: str | None, *, gate: tupl
         (repository.root / _LOCK).touch()
     except OSError as error:
         raise ModelError(files.why(repository.root, error)) from error
+    asked = clock()
     with files.locked(repository.root / _LOCK):
         if repository.pointer().serving != missed:
             return
         log.info("No version fits this machine's GPU: building one. Scores come from the CPU meanwhile.")
         folder = build(order.artifact, Settings(precision=order.precision), repository.root)
         version = repository.find(str(folder))
-        log.info("Version %s is built; the gate judges it on %s.", version, order.traffic)
-        command = [*gate, "verify", version, "--traffic", str(order.traffic)]
-        ended = converse(
-            [*command, "--repository", str(repository.root)], b"", timeout_s=_GATE_S, heard=lambda line: None
-        )
-        if ended.status == 1:
+        verdict = _judged(folder, asked)  # by another process, while this one waited for the lock
+        if verdict is None:
+            log.info("Version %s is built; the gate judges it on %s.", version, order.traffic)
+            command = [*gate, "verify", version, "--traffic", str(order.traffic), "--repository", str(repository.root)]
+            ended = converse(command, b"", timeout_s=_GATE_S, heard=lambda line: None)
+            verdict = _judged(folder, asked)  # its status does not tell: a crash is 1 as well
+            if verdict is None:
+                raise ModelError(f"The gate could not judge version {version}: it {ended.how} ({ended.last_words}).")
+        if not verdict.passed:
             raise ModelError(
-                f"Version {version} was built and did not pass the gate: {folder}/report.md says why. Scores go on "
-                "coming from the CPU."
+                f"Version {version} was built and did not pass the gate: {', '.join(verdict.failed)}. "
+                f"{folder}/report.md says how far off. Scores go on coming from the CPU."
             )
-        if ended.status != 0:
-            raise ModelError(f"The gate could not judge version {version}: it {ended.how} ({ended.last_words}).")
         repository.promote(version, key, reason="built because no version fitted the GPU")
+
+
+def _judged(folder: Path, since: float) -> Verdict | None:
+    """Return the gate's verdict if it was written after a time, in seconds since 1970."""
+    path = folder / VERDICT_FILE
+    return read_verdict(folder) if path.exists() and path.stat().st_mtime > since else None

@@ -229,7 +229,7 @@ def _print(version: str, verdict: Verdict, out: Path) -> None:
     for check in verdict.checks:
         add(table, check.name, check.found, check.limit, "passed" if check.passed else Text("FAILED", "bold red"))
     show(table)
-    failed = sum(not check.passed for check in verdict.checks)
+    failed = len(verdict.failed)
     outcome = f"did not pass the gate: {failed} of {len(verdict.checks)} checks failed" if failed else "passed the gate"
     print(f"Version {version} {outcome}. {out / 'report.html'}: open it in a browser.", end=" ")
     print("" if failed else f"Next: tipstream-engine promote {version}")

@@ -61,7 +61,7 @@ def markdown(verdict: Verdict) -> str:
 def page(verdict: Verdict) -> str:
     """Tell it as a page."""
     found = verdict.accuracy
-    failed = sum(not check.passed for check in verdict.checks)
+    failed = len(verdict.failed)
     first = verdict.speeds[0].timings
     typical = min(first, key=lambda timing: abs(timing.size - _TYPICAL))
     tiles = [

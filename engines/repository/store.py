@@ -306,9 +306,9 @@ def _refusal(version: str, verdict: Verdict | None, found: Mapping[str, str]) ->
             f"The gate judged other bytes than lie in version {version} now: something was replaced since. Run "
             f"`tipstream-engine verify` again. {otherwise}"
         )
-    failed = [check.name for check in verdict.checks if not check.passed]
-    if failed:
-        return f"Version {version} did not pass the gate: {', '.join(failed)}. Its report says how far off. {otherwise}"
+    if not verdict.passed:
+        failed = ", ".join(verdict.failed)
+        return f"Version {version} did not pass the gate: {failed}. Its report says how far off. {otherwise}"
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from pathlib import Path
 from tests.engines import small_engines
 _, command, version, _, traffic, _, root = sys.argv
 assert command == "verify"
+if traffic == "crash":
+    raise ImportError("libarrow.so is not there")
 if traffic == "unreadable":
     print("no traffic there", file=sys.stderr)
     raise SystemExit(2)
@@ -76,13 +79,29 @@ def test_what_another_process_made_meanwhile_is_enough(builds: Builds, tmp_path:
 
 @pytest.mark.parametrize(
     ("traffic", "words"),
-    [("bad", "did not pass the gate: .*report.md says why"), ("unreadable", "could not judge .*no traffic there")],
+    [
+        ("bad", "did not pass the gate: .*report.md says how far off"),
+        ("unreadable", "could not judge .*no traffic there"),
+        ("crash", "could not judge .*ended with status 1 .*libarrow.so is not there"),
+    ],
 )
 def test_what_does_not_pass_serves_nobody(builds: Builds, tmp_path: Path, traffic: str, words: str) -> None:
     wanted, repository = order(tmp_path, traffic)
     with pytest.raises(ModelError, match=words):
         make(wanted, repository, None, gate=COMMAND)
     assert repository.pointer().serving is None
+
+
+def test_what_another_process_found_wanting_meanwhile_is_not_judged_again(builds: Builds, tmp_path: Path) -> None:
+    wanted, repository = order(tmp_path, "bad")
+    began = time.time() - 60.0
+    with pytest.raises(ModelError, match="did not pass the gate: "):
+        make(wanted, repository, None, gate=COMMAND)
+    later = wanted._replace(traffic=Path("good"))
+    with pytest.raises(ModelError, match="did not pass the gate: "):
+        make(later, repository, None, gate=COMMAND, clock=lambda: began)
+    make(later, repository, None, gate=COMMAND)
+    assert repository.pointer().serving is not None
 
 
 def test_without_a_key_nothing_is_built(builds: Builds, tmp_path: Path) -> None:
