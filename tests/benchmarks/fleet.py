@@ -1,10 +1,12 @@
 """The whole service on a large machine: several workers, many partitions, and pass-through loops in the same session.
 
 python -m tests.benchmarks.fleet [--rate 40000] [--workers 4] [--partitions 16] [--seconds 30] [--rounds 1]
-                                 [--set model.backend=tensorrt ...] [--swap COMMAND] [--skip-floor]
+                                 [--set model.backend=tensorrt ...] [--versus "kafka.fetch_min_bytes=1 ..."]
+                                 [--swap COMMAND] [--skip-floor]
 
 Starts its own Kafka and Redis. Latency is from the time that an event was meant to leave to its score's arrival at an
-independent reader. `--set` adds a setting of the scorer (TOML after the equals sign; text needs no quotes). `--swap`
+independent reader. `--set` adds a setting of the scorer (TOML after the equals sign; text needs no quotes), `--versus`
+measures the scorer once more, in turns with the first, with these settings on top. `--swap`
 runs a command in the middle of the scorer's time, twice: forth and back, `{n}` being 1 and 2; the figures then tell the
 longest silence at the reader after it, and the longest of the time before. `tests.benchmarks.swap --prepare` makes a
 repository for that. Prints as it goes on; all figures go to
@@ -23,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -44,7 +46,9 @@ from tests.services.kafka import Broker
 from tests.services.redis import Redis
 from tests.services.topics import create_topic
 
-JVM: Final = ("-Xms1g", "-Xmx2g", "-XX:+UseSerialGC")
+# heap and collector as Kafka's own start script sets them, where there is memory and cores for it
+JVM: Final = ("-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35")
+FLOOR: Final = "pass-through"
 AWAKE_S: Final = 180.0  # a first start may compile the kernel and load engines
 SWAP_WINDOW_S: Final = 4.0  # before and after each swap
 
@@ -84,9 +88,10 @@ class Run:
     """One subject under load; topics, database and group are its own."""
 
     def __init__(self, place: Place, options: Options, name: str, database: int) -> None:
-        """`name` is scorer or pass-through."""
-        self._place, self._options, self._name, self._database = place, options, name, database
-        self._folder = place.folder / f"{name}-{database}"
+        """`name` is pass-through for the loops, anything else for the scorer."""
+        self._place, self._options, self._database = place, options, database
+        self._is_scorer = name != FLOOR
+        self._folder = place.folder / f"run-{database}"
         self._log = self._folder / "process.log"
         self._events = self._scores = ""
         self._port = free_port()
@@ -109,8 +114,10 @@ class Run:
             await settled(reader, 1)
             await asyncio.sleep(options.warmup)
             before = await self._look(subjects, reader)
-            swaps = await self._swaps() if options.swap and self._name == "scorer" else []
-            await asyncio.sleep(max(0.0, options.seconds - options.warmup - 1 - (time.time_ns() - before.ns) / 1e9))
+            start = time.time_ns()  # looking holds up the reader: that is over now
+            swaps = await self._swaps() if options.swap and self._is_scorer else []
+            await asyncio.sleep(max(0.0, options.seconds - options.warmup - 1 - (time.time_ns() - start) / 1e9))
+            end = time.time_ns()
             after = await self._look(subjects, reader)
             offered = [await each for each in sent]
             scored = sum(each["scored"] for each in offered)
@@ -118,7 +125,7 @@ class Run:
             arrivals = reader.arrivals
         elapsed = (after.ns - before.ns) / 1e9
         used = {who: (after.cpu[who] - before.cpu[who]) / elapsed for who in after.cpu}
-        steady = arrivals.between(before.ns, after.ns)
+        steady = arrivals.between(start, end)
         return {
             **steady.latency_ms(),
             "p99_by_second_ms": steady.p99_by_second_ms(),
@@ -128,7 +135,7 @@ class Run:
             "cpu_us_per_event": used["subject"] * elapsed / max(1, after.scores - before.scores) * 1e6,
             "cores": used,
             "own": own_view(change(before.metrics, after.metrics)) if after.metrics else {},
-            "swaps": [silence(arrivals, began, before.ns) for began in swaps],
+            "swaps": [silence(arrivals, began, start) for began in swaps],
         }
 
     async def _prepare(self) -> Path:
@@ -152,7 +159,7 @@ class Run:
 
     def _commands(self, config: Path) -> list[list[str]]:
         workers, serve = self._options.workers, ["serve", "--config", str(config)]
-        if self._name == "scorer":
+        if self._is_scorer:
             return [[sys.executable, "-m", "scorer.cli", *serve, "--workers", str(workers)]]
         return [[sys.executable, "-m", "tests.benchmarks.passthrough", *serve]] * workers
 
@@ -246,20 +253,26 @@ def setting(text: str) -> str:
     return text
 
 
+def settings(text: str) -> list[str]:
+    """Take a text apart into settings."""
+    return [setting(word) for word in shlex.split(text)]
+
+
 def typical(rounds: list[Figures], name: str) -> Any:
     """Median over the rounds."""
     return float(np.median([figures[name] for figures in rounds]))
 
 
-async def measure(options: Options, place: Place, subjects: list[str], rounds: int, out: Path) -> None:
+async def measure(place: Place, subjects: Mapping[str, Options], rounds: int, out: Path) -> None:
     """Run every subject in turn and write down what came after each."""
+    options = next(iter(subjects.values()))
     report: Figures = {"host": host(), "load": msgspec.to_builtins(options), "subjects": {}}
     databases = itertools.count(1)
     warm = msgspec.structs.replace(options, seconds=12.0, warmup=2.0, swap="")
     say("warming the broker")  # its compiler would slow whoever comes first
-    await Run(place, warm, "pass-through", next(databases)).measure()
+    await Run(place, warm, FLOOR, next(databases)).measure()
     for _ in range(rounds):
-        for name in subjects:
+        for name, options in subjects.items():
             figures = await Run(place, options, name, next(databases)).measure()
             say(f"{name}: {figures}")
             report["subjects"].setdefault(name, []).append(figures)
@@ -290,6 +303,9 @@ def main() -> int:
     parser.add_argument(
         "--set", action="append", default=[], type=setting, metavar="SECTION.KEY=VALUE", help="of the scorer"
     )
+    parser.add_argument(
+        "--versus", action="append", default=[], type=settings, metavar="SETTINGS", help="more of them: another subject"
+    )
     parser.add_argument("--swap", default="", metavar="COMMAND", help="what changes the serving engine")
     parser.add_argument("--skip-floor", action="store_true", help="measure the scorer alone")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "var")), help="for fleet.json")
@@ -301,14 +317,17 @@ def main() -> int:
         parser.error(f"--swap needs --seconds of {asked.warmup + 5 * SWAP_WINDOW_S:g} or more")
     names = [name for name in Options.__struct_fields__ if name != "settings"]
     options = Options(settings=tuple(asked.set), **{name: getattr(asked, name) for name in names})
+    subjects = {} if asked.skip_floor else {FLOOR: options}
+    subjects["scorer"] = options
+    for more in asked.versus:
+        subjects[f"scorer, {' '.join(more)}"] = msgspec.structs.replace(options, settings=(*asked.set, *more))
     asked.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tipstream-bench-") as name:
         place = Place(Broker(Path(name) / "kafka", jvm=JVM), Redis(Path(name)), Path(name))
-        subjects = ["scorer"] if asked.skip_floor else ["pass-through", "scorer"]
         try:
             place.kafka.start()
             place.redis.start()
-            uvloop.run(measure(options, place, subjects, asked.rounds, asked.out))
+            uvloop.run(measure(place, subjects, asked.rounds, asked.out))
         finally:
             place.kafka.stop()
             place.redis.stop()
