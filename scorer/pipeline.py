@@ -45,6 +45,8 @@ class Work:
     records: list[Record]
     """Of the events."""
     partitions: NDArray[np.int32]
+    broker_ms: NDArray[np.float64]
+    """Kafka's timestamps."""
     rejects: list[tuple[int, Record, Reject]]
     """Partition, record, why."""
     features: NDArray[np.float32]
@@ -128,7 +130,8 @@ class Pipeline:
         index = np.array(decoded.index, np.intp)
         records = flat if len(decoded.index) == len(flat) else [flat[i] for i in decoded.index]
         partitions = partition_of[index]
-        batch = self._engine.prepare(decoded.events, partitions.tolist(), [record.timestamp for record in records])
+        broker_ms = [record.timestamp for record in records]
+        batch = self._engine.prepare(decoded.events, partitions.tolist(), broker_ms)
         decoded_ms = self._clock()
         hearing = None
         if batch.unheard and self._hear is not None:
@@ -148,6 +151,7 @@ class Pipeline:
             events=decoded.events,
             records=records,
             partitions=partitions,
+            broker_ms=np.array(broker_ms, np.float64),
             rejects=[(int(partition_of[reject.index]), flat[reject.index], reject) for reject in decoded.rejects],
             features=computed.features,
             history=computed.history,
@@ -221,20 +225,23 @@ class Pipeline:
         self, work: Work, index: NDArray[np.intp], wanted: NDArray[np.bool_], status: NDArray[np.uint8]
     ) -> None:
         """Which events get a score, and what becomes of the others."""
-        shed = np.array([late for portion in work.portions for late in portion.shed], np.bool_)[index]
-        rebuilt = np.zeros(len(work.records), np.bool_)
+        fresh = status == FRESH
+        candidate = fresh & wanted
         for portion in work.portions:
             lease = portion.lease
-            if portion.records[0].offset < lease.publish_from:
+            if portion.records[0].offset < lease.publish_from:  # published in an earlier life
                 offsets = np.array([record.offset for record in work.records])
-                rebuilt |= (work.partitions == lease.partition) & (offsets < lease.publish_from)
-        duplicate = status != FRESH
-        state_only = ~duplicate & (~wanted | rebuilt)
-        candidate = ~duplicate & ~state_only
+                candidate &= (work.partitions != lease.partition) | (offsets >= lease.publish_from)
+        n_fresh, n_candidates = np.count_nonzero(fresh), np.count_nonzero(candidate)
+        if any(True in portion.shed for portion in work.portions):
+            shed = np.array([late for portion in work.portions for late in portion.shed], np.bool_)[index]
+            candidate &= ~shed
+        work.to_score = np.flatnonzero(candidate)
         work.counts.update(
-            duplicate=int(duplicate.sum()), state_only=int(state_only.sum()), shed=int((candidate & shed).sum())
+            duplicate=len(fresh) - int(n_fresh),
+            state_only=int(n_fresh - n_candidates),
+            shed=int(n_candidates) - work.to_score.size,
         )
-        work.to_score = np.flatnonzero(candidate & ~shed)
 
     async def score(
         self, work: Work, publish: Callable[[Sequence[Outgoing]], Awaitable[_T]]
@@ -324,8 +331,7 @@ class Pipeline:
     def statistics(self, work: Work, modes: Mapping[Mode, int], bucket: int, acknowledged_ms: float) -> BatchStats:
         """What became of a finished batch."""
         counts = work.counts
-        scored_at = np.array([work.records[i].timestamp for i in work.to_score], np.float64)
-        waits = work.taken_ms - np.array([record.timestamp for record in work.records], np.float64)
+        scored_ms = work.broker_ms[work.to_score]
         return BatchStats(
             scored=modes.get("full", 0),
             fallback=modes.get("fallback", 0),
@@ -339,11 +345,11 @@ class Pipeline:
             late_events=counts["late_events"],
             clamped=counts["clamped"],
             unmatched_reversals=counts["unmatched_reversals"],
-            late_scores=int(np.count_nonzero(acknowledged_ms - scored_at > self._deadline_ms)),
+            late_scores=int(np.count_nonzero(acknowledged_ms - scored_ms > self._deadline_ms)),
             bucket=bucket if work.to_score.size else 0,
             cache_hits=counts["cache_hits"],
             cache_misses=counts["cache_misses"],
-            wait=waits / 1000,
-            latency=(acknowledged_ms - scored_at) / 1000,
+            wait=(work.taken_ms - work.broker_ms) / 1000,
+            latency=(acknowledged_ms - scored_ms) / 1000,
             stages=work.stages,
         )

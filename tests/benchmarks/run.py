@@ -30,7 +30,7 @@ from tests.services.redis import Redis
 
 RESULTS: Final = Path(__file__).parent / "results"
 FLOOR: Final = "python -m tests.benchmarks.passthrough serve --config {config}"
-WARM_S: Final = 15.0
+WARM_S: Final = 30.0
 SCORER: Final = "python -m scorer.cli serve --config {config}"
 
 

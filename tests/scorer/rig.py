@@ -245,6 +245,7 @@ class Member:
         name: str = "a",
         checkpoint_ms: float = 0.0,
         lanes: Lanes | None = None,
+        publish_late: bool = True,
         **options: Any,
     ) -> None:
         self.log, self.store, self.sink = log, store, sink
@@ -257,7 +258,7 @@ class Member:
         self.ownership = Ownership(store, self.engine, owner=name, **{**defaults, **options})
         self.ownership.attach(self.source)
         self.checkpointer = Checkpointer(store, self)
-        batcher = Batcher(ServiceTimes(self.model.buckets), max_batch=8, deadline_ms=50, publish_late=True)
+        batcher = Batcher(ServiceTimes(self.model.buckets), max_batch=8, deadline_ms=50, publish_late=publish_late)
         self.pipeline = Pipeline(
             self.engine,
             store,

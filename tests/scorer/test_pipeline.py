@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from features.events import BADGES, EVENT_TYPES
-from tests.scorer.rig import T0, FaultyStore, ListSink, Log, Member, Rec, expected_rows
+from tests.scorer.rig import T0, FaultyStore, ListSink, Log, Member, Rec, expected_rows, filled, say
 
 NUMBERS = {
     "fan_level": 10_000, "watch_ms": 30 * 86_400_000, "text_len": 100_000, "count": 100_000, "amount_minor": 10**12,
@@ -82,6 +82,42 @@ async def test_no_record_stops_another(seed: int) -> None:
     letters = sum(topic == "dlq" for topic, _, _ in member.sink.published)
     scores = sum(topic == "scores" for topic, _, _ in member.sink.published)
     assert (letters, scores) == (totals.rejected, totals.prior)
+
+
+async def test_what_comes_too_late_counts_and_gets_no_score() -> None:
+    log = Log(1)
+    log.records[0] = [say(i, f"v{i % 3}")._replace(timestamp=T0 - 60_000 * (i % 2)) for i in range(12)]
+    member = Member(log, FaultyStore(), ListSink(), publish_late=False)
+    member.start(0)
+    await member.until(0, 12)
+    await member.end()
+    assert member.sink.offsets(0) == [0, 2, 4, 6, 8, 10]
+    assert member.store.rows(0) == await expected_rows(log, 0)
+    totals = member.metrics.totals()
+    assert (totals.consumed, totals.prior, totals.shed, totals.unaccounted) == (12, 6, 6, 0)
+    (latencies, seconds), (waits, waited) = (
+        histogram.snapshot()[""] for histogram in (member.metrics.latency, member.metrics.wait)
+    )
+    assert (latencies.sum(), seconds) == (6, 0.0)
+    assert (waits.sum(), waited) == (12, 6 * 60.0)
+
+
+async def test_of_a_rebuild_only_what_is_new_is_published() -> None:
+    log, store = filled(29), FaultyStore()
+    first = Member(log, store, ListSink())
+    first.start(0)
+    await first.until(0, 29)
+    await first.ownership.commit()
+    await first.end()
+    store.flush()
+    log.records[0] = filled(40).records[0]  # some batch has records of both kinds
+    second = Member(log, store, ListSink(), name="b")
+    second.start(0)
+    await second.until(0, 40)
+    await second.end()
+    assert second.sink.offsets(0) == list(range(29, 40))
+    totals = second.metrics.totals()
+    assert (totals.prior, totals.state_only) == (11, 29)
 
 
 async def test_a_dead_letter_fits_the_topic_whatever_the_record_holds() -> None:
