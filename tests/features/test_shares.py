@@ -53,11 +53,11 @@ def stack(lines: list[Line]) -> Lines:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(streams(partitions=3), st.data())
+@given(streams(partitions=5), st.data())
 def test_rooms_add_up_over_partitions_as_of_the_last_exchange(records: list[Record], data: st.DataObject) -> None:
-    """Two members own three partitions; the oracle keeps whole lists of what was published."""
+    """Two members own three and two partitions; the oracle keeps whole lists of what was published."""
     engines = [FeatureEngine(capacity=64), FeatureEngine(capacity=64)]
-    owner = {0: engines[0], 1: engines[0], 2: engines[1]}
+    owner = {partition: engines[partition // 3] for partition in range(5)}
     for partition, engine in owner.items():
         engine.open(partition)
     rows, oracle, got, want = Rows(), Oracle(), [], []
@@ -68,7 +68,7 @@ def test_rooms_add_up_over_partitions_as_of_the_last_exchange(records: list[Reco
             seen: dict[tuple[int, str], Room] = {key: copy.deepcopy(room) for key, room in oracle.rooms.items()}
             oracle.others = {
                 (partition, name): [room for (p, n), room in seen.items() if n == name and p != partition]
-                for partition in range(3)
+                for partition in owner
                 for _, name in seen
             }
         got.append(run_batch(owner[record.partition], rows, [record]))
@@ -93,6 +93,25 @@ def test_forgetting_a_partition_forgets_its_shares() -> None:
     engine.forget(0)
 
     assert set(engine.take_dirty_shares()) == {1}
+
+
+def test_each_room_of_a_batch_gets_what_was_told_of_it() -> None:
+    others, told = engine_of(4), dict[str, dict[int, bytes]]()
+    said = [comment(number, number % 4, room=f"room-{number % 3}") for number in range(20)]
+    run_batch(others, Rows(), said)
+    for partition, rooms in others.take_dirty_shares().items():
+        for room, blob in rooms.items():
+            told.setdefault(room, {})[partition] = blob
+    batch = [comment(30 + number, number % 2, room=f"room-{number % 3}", at=1) for number in range(6)]
+    together = engine_of(2)
+    tell(together, told)
+    at_once = run_batch(together, Rows(), batch)
+    alone = [FeatureEngine(capacity=64), FeatureEngine(capacity=64)]
+    for partition, engine in enumerate(alone):
+        engine.open(partition)
+        tell(engine, {room: {p: blob for p, blob in shares.items() if p != partition} for room, shares in told.items()})
+    assert_same(at_once, join([run_batch(alone[record.partition], Rows(), [record]) for record in batch]))
+    assert len({row.tobytes() for row in at_once.features}) == len(batch)
 
 
 def test_setting_shares_replaces_them() -> None:
