@@ -1,7 +1,6 @@
 """Who is in memory: the viewers, pairs and rooms of each owned partition, and where their rows are."""
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -107,12 +106,6 @@ class Cache:
         room.slot = self.rooms.take(room, partition)
         self.partitions[partition].rooms[room_id] = room
         return room
-
-    def same_room(self, room_id: str) -> Iterator[Room]:
-        """Give a room of every partition that has one of that name in memory."""
-        for held in self.partitions.values():
-            if room := held.rooms.get(room_id):
-                yield room
 
     def free_viewer(self, viewer: Viewer) -> None:
         """Forget a viewer's rows, and those of its pairs."""

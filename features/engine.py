@@ -119,7 +119,7 @@ class FeatureEngine:
         self._under_way: Batch | None = None  # laid out and not computed: rows must keep their slots
         self._dirty: set[Room] = set()  # own share changed since it was last taken
         self._watches = [RoomWatch() for _ in range(TURNS)]
-        self._shares = OtherShares(self._cache)
+        self._shares = OtherShares(self._cache.others)
 
     def open(self, partition: int) -> None:
         """Own a partition of which nothing is in memory yet."""

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.cache import Cache, Room
+from features.cache import Room
 from features.compiled import compiled, inner
 from features.fold import MOST
 from features.packing import RowBytes
 from features.rows import ROOM, ROOM_KINDS, SHORT, RowVersionError
+from features.table import Table
 from features.watch import TURNS, turn_of
 
 _KINDS = len(ROOM_KINDS)
@@ -21,9 +22,9 @@ _ROWS = 256
 class OtherShares:
     """Shares of rooms, packed as the store told them, and sums, made once an event of another partition needs one."""
 
-    def __init__(self, cache: Cache) -> None:
-        """Sums are rows of `cache.others`, one a room, at `Room.others`."""
-        self._cache = cache
+    def __init__(self, sums: Table[Room]) -> None:
+        """`sums` holds one row a room, at `Room.others`."""
+        self._sums = sums
         # by turn: room_id -> asking, partition -> packed row
         self._told: list[dict[str, tuple[int, Mapping[int, bytes]]]] = [{} for _ in range(TURNS)]
         self._askings = count()
@@ -47,43 +48,33 @@ class OtherShares:
         self._told[turn] = {room_id: known[room_id] for room_id in rooms if room_id in known}
 
     def sum_up(self, rooms: Iterable[Room]) -> list[Room]:
-        """Have the sums of rooms agree with what was told last; return the rooms that have their first.
-
-        A room is summed for all our partitions at once, because all but their own shares goes into each of these sums.
-        """
-        packed, places = list[bytes](), list[int]()
-        groups, wanted = list[tuple[int, int, int]](), list[tuple[int, int, int]]()
-        first = list[Room]()
-        sums, end = self._cache.others, 0
+        """Have the sums of rooms agree with what was told last; return the rooms that have their first."""
+        packed: list[bytes] = []
+        ends: list[int] = []
+        slots: list[int] = []
+        first: list[Room] = []
         for room in rooms:
             asked, told = self._told[room.turn].get(room.id, (room.told, {}))
             if asked <= room.told or room.slot < 0:
                 continue
-            ours = {each.partition: each for each in self._cache.same_room(room.id)}
-            theirs = [blob for partition, blob in told.items() if partition not in ours]
-            own = {partition: blob for partition, blob in told.items() if partition in ours}
-            begin, common = end, end + len(theirs)
-            end = common + 1 + len(own)
-            packed += [*theirs, *own.values()]
-            places += [*range(begin, common), *range(common + 1, end)]
-            row_of = dict(zip(own, range(common + 1, end), strict=True))
-            for partition, each in ours.items():
-                each.told = asked
-                if each.others >= 0:
-                    sums.wipe(each.others)
-                elif len(told) > (partition in told):
-                    each.others = sums.take(each, partition)
-                    first.append(each)
-                else:
-                    continue
-                wanted.append((len(groups), row_of.get(partition, -1), each.others))
-            groups.append((begin, common, end))
-        if wanted:
-            if end > len(self._known):
-                self._grow(2 * end)
-            self._bytes.lines[:end] = 0
-            self._refused += self._bytes.unpack_readable(places, packed).values()
-            sum_shares(self._known, np.array(groups), np.array(wanted), sums.rows)
+            room.told = asked
+            known = len(packed)
+            packed += [blob for partition, blob in told.items() if partition != room.partition]
+            if room.others >= 0:
+                self._sums.wipe(room.others)
+            elif len(packed) > known:
+                room.others = self._sums.take(room, room.partition)
+                first.append(room)
+            else:
+                continue
+            ends.append(len(packed))
+            slots.append(room.others)
+        if packed:
+            if len(packed) > len(self._known):
+                self._grow(2 * len(packed))
+            self._bytes.lines[: len(packed)] = 0
+            self._refused += self._bytes.unpack_readable(range(len(packed)), packed).values()
+            sum_shares(self._known, np.array(ends), self._sums.rows, np.array(slots))
         return first
 
     def take_refused(self) -> list[RowVersionError]:
@@ -97,31 +88,23 @@ class OtherShares:
 
 
 @compiled
-def sum_shares(shares: Any, groups: NDArray[np.int64], wanted: NDArray[np.int64], sums: Any) -> None:
-    """Sum room rows (n,), group by group, into rows of `sums`, which are zero before.
+def sum_shares(shares: Any, ends: NDArray[np.int64], sums: Any, slots: NDArray[np.int64]) -> None:
+    """Sum room rows (n,), room by room, into rows of `sums`, which are zero before.
 
-    groups (rooms, 3): where a room's rows begin, the row, zero before, that takes the sum of those before it, and where
-    they end; wanted (m, 3): group, which row after that one is left out or -1, where the sum goes. Counts are added
-    bucket by bucket, as of the newest clock; of the raids and audiences the newest holds.
+    ends (rooms,): where each room's rows end; slots (rooms,): where its sum goes. Counts are added bucket by bucket, as
+    of the newest clock; of the raids and audiences the newest holds.
     """
-    summed = -1
-    for i in range(len(wanted)):
-        group, without, slot = wanted[i, 0], wanted[i, 1], wanted[i, 2]
-        begin, common, end = groups[group, 0], groups[group, 1], groups[group, 2]
-        if group != summed:
-            _sum_rows(shares, begin, common, -1, shares[common])
-            summed = group
-        _sum_rows(shares, common, end, without, sums[slot])
+    begin = 0
+    for room in range(len(ends)):
+        _sum_room(shares, begin, ends[room], sums[slots[room]])
+        begin = ends[room]
 
 
 @inner
-def _sum_rows(shares: Any, begin: int, end: int, without: int, total: Any) -> None:
+def _sum_room(shares: Any, begin: int, end: int, total: Any) -> None:
     for i in range(begin, end):
-        if i != without:
-            total.clock = max(total.clock, shares[i].clock)
+        total.clock = max(total.clock, shares[i].clock)
     for i in range(begin, end):
-        if i == without:
-            continue
         share = shares[i]
         for ring in SHORT:
             last = total.clock // ring.width

@@ -20,7 +20,7 @@ import numpy as np
 from features.rows import ROOM
 from features.shares import sum_shares
 rows = np.zeros(2, ROOM)
-sum_shares(rows[:1], np.zeros((1, 3), np.int64), np.zeros((1, 3), np.int64), rows)
+sum_shares(rows[:1], np.ones(1, np.int64), rows, np.ones(1, np.int64))
 print(sum(sum_shares.stats.cache_hits.values()))
 """
 
