@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModelError as error:
         print(f"tipstream-engine {options.command}: {error}", file=sys.stderr)
         return 2
+    except (OSError, UnicodeError) as error:  # of a path or a stream that was given
+        print(f"tipstream-engine {options.command}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 

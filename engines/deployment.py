@@ -67,6 +67,8 @@ class Deployment:
         """
         #: The version that answers; None while it is what the ladder began with.
         self.serving: str | None = None
+        #: The version that the pointer named when it was looked at last.
+        self.pointed: str | None = None
         #: Why the version that the pointer names does not serve; empty if it does.
         self.refused = ""
         self.swaps = 0
@@ -97,6 +99,7 @@ class Deployment:
         self._seen = token
         try:
             points = await asyncio.to_thread(self._repository.pointer)
+            self.pointed = points.serving
             if points.serving is not None:
                 self._swap(points.serving, await self._loaded(points.serving))
             self.refused = ""

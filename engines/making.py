@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from engines import files
-from engines.child import converse, own
+from engines.child import converse
 from engines.gate.verdict import VERDICT_FILE, Verdict, read_verdict
-from engines.manifest import Artifact
+from engines.manifest import Artifact, read_manifest
 from engines.model import ModelError
 from engines.repository.keys import read_signing_key
 from engines.repository.store import Repository
@@ -22,7 +23,11 @@ log = logging.getLogger(__name__)
 
 _GATE_S: Final = 1_800.0
 _LOCK: Final = ".making"
-_GATE: Final = own("engines.cli")
+_GATE: Final = (  # on a leash: one that outlives its worker would take the GPU's time from the next one
+    sys.executable,
+    "-c",
+    "import sys; from engines.child import leash; from engines.cli import main; leash(); sys.exit(main())",
+)
 
 
 class Order(NamedTuple):
@@ -47,8 +52,9 @@ def make(
     """Have a version serve that fits this machine's GPU; raises ModelError if it does not come about. Takes minutes.
 
     `missed` is what the pointer names and does not serve here, None for nothing. Of several processes that miss it the
-    first one works and the others, once it is done, find that another version was promoted, or refused. `gate` is the
-    command that judges, `clock` gives seconds since 1970.
+    first one works and the others, once it is done, find that another version was promoted, or refused. A version of
+    another model is never replaced: whoever promoted it meant it. `gate` is the command that judges, `clock` gives
+    seconds since 1970.
     """
     key = read_signing_key(order.key)
     try:
@@ -60,9 +66,19 @@ def make(
     with files.locked(repository.root / _LOCK):
         if repository.pointer().serving != missed:
             return
+        if missed is not None and _other_model(repository.folder(missed), order.artifact):
+            raise ModelError(
+                f"Version {missed}, which is promoted, is of another model than {order.artifact.manifest.name}: "
+                "nothing is built in its place. Name its model in model.path, or promote a version that can serve here."
+            )
         log.info("No version fits this machine's GPU: building one. Scores come from the CPU meanwhile.")
         folder = build(order.artifact, Settings(precision=order.precision), repository.root)
         version = repository.find(str(folder))
+        if version == missed:
+            raise ModelError(
+                f"Version {version} was made for this GPU and is promoted: that it does not serve has another "
+                "reason, which the log says."
+            )
         verdict = _judged(folder, asked)  # by another process, while this one waited for the lock
         if verdict is None:
             log.info("Version %s is built; the gate judges it on %s.", version, order.traffic)
@@ -76,7 +92,17 @@ def make(
                 f"Version {version} was built and did not pass the gate: {', '.join(verdict.failed)}. "
                 f"{folder}/report.md says how far off. Scores go on coming from the CPU."
             )
-        repository.promote(version, key, reason="built because no version fitted the GPU")
+        if repository.pointer().serving == missed:  # nobody has promoted another one meanwhile
+            repository.promote(version, key, reason="built because no version fitted the GPU")
+
+
+def _other_model(promoted: Path, wanted: Artifact) -> bool:
+    """Whether what is promoted takes the same features and is another model: it may serve again, or elsewhere."""
+    try:
+        manifest = read_manifest(promoted)
+    except ModelError:  # gone, or damaged: nothing is lost with it
+        return False
+    return manifest.features == wanted.manifest.features and manifest.sha256 != wanted.manifest.sha256
 
 
 def _judged(folder: Path, since: float) -> Verdict | None:

@@ -140,7 +140,7 @@ class Models:
         choose(model.device)  # for the processes that build and judge
         order = Order(read(self._folder, features=self._print), model.build, model.traffic, model.signing_key)
         try:
-            await background(partial(make, order, repository, repository.pointer().serving))
+            await background(partial(make, order, repository, deployment.pointed))
         except (ModelError, OSError, RuntimeError) as error:  # no lock or no thread to be had, too
             log.error("No engine was made: %s", error)  # noqa: TRY400  a sentence, no traceback
 

@@ -176,8 +176,8 @@ def _verify(options: argparse.Namespace) -> int:
             progress=say,
         )
     _write_report(out, report.markdown(verdict), report.page(verdict))
-    _print(version, verdict, out)
     write_verdict(folder, verdict)
+    _print(version, verdict, out)
     return 0 if verdict.passed else 1
 
 

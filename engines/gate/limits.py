@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -125,8 +126,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def read_limits(path: Path) -> Limits:
     """Read limits from a TOML file; what it leaves out stays as it is. Raises ModelError."""
+    names = ", ".join(Limits.__struct_fields__)
     try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), Limits)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        names = ", ".join(Limits.__struct_fields__)
+        limits = msgspec.convert(tomllib.loads(path.read_text("utf-8")), Limits)
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path} holds no limits of the gate ({error}). It may set: {names}.") from error
+    for name, value in msgspec.structs.asdict(limits).items():
+        if not math.isfinite(value):  # the verdict is JSON, which has no such number
+            raise ModelError(f"{path} sets {name} to {value}. For no limit to speak of, set 1e300.")
+    return limits

@@ -138,12 +138,12 @@ def _rival(
     """Return the serving version in words, loaded if its rows are the same, and whether it is of another model."""
     if against is None or against.resolve() == folder.resolve():
         return "", None, False
-    manifest = read_manifest(against)
-    if manifest.features != features:
-        return f"{against.name}, which takes other features: not compared", None, False
     try:
+        manifest = read_manifest(against)
+        if manifest.features != features:
+            return f"{against.name}, which takes other features: not compared", None, False
         opened, model = stack.enter_context(loaded(against, features, progress))
-    except ModelError as error:  # made for another machine, say
+    except ModelError as error:  # made for another machine, say, or damaged
         return f"{against.name}, which does not run here: not compared ({error})", None, False
     return f"{against.name}: {describe(opened)}", model, manifest.sha256 != artifact.manifest.sha256
 

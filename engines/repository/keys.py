@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from engines import files
 from engines.model import ModelError
 
 SIGNING_FILE: Final = "signing.key"
@@ -81,8 +82,9 @@ def generate(folder: Path) -> SigningKey:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(key.private_pem())
-            with (folder / TRUSTED_FILE).open("ab") as file:
-                file.write(key.public_pem())
+            trusted = folder / TRUSTED_FILE
+            held = trusted.read_bytes() if trusted.exists() else b""
+            files.replace(trusted, held + key.public_pem())  # half of one would spoil those before it
         except OSError:
             path.unlink()  # a key that nobody trusts would only keep the next one from being made
             raise
@@ -126,7 +128,7 @@ def read_trusted(path: Path) -> TrustedKeys:
             f"There are no keys to trust at {path} ({error.strerror}). Copy {TRUSTED_FILE} from where engines are "
             "signed, or make keys with `tipstream-engine keygen`."
         ) from error
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise ModelError(f"{path} holds something that is no public key ({error}). Copy it again.") from error
     found = {_id(key): key for key in keys if isinstance(key, Ed25519PublicKey)}
     if not found:

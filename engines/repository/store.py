@@ -180,7 +180,6 @@ class Repository:
             objection = self._objection(version)
             if key is not None and (force or objection):
                 self._sign(version, key, force)
-                self.seal(version)  # the key may be one that is not trusted here
             elif objection:
                 raise ModelError(objection)
             changed = current.promoted(version, force or reason)
@@ -233,11 +232,17 @@ class Repository:
         return sorted(path.parent.name for path in self.root.glob(f"[!.]*/{MANIFEST_FILE}"))
 
     def _sign(self, version: str, key: SigningKey, force: str) -> Seal:
+        if self._trusted is not None and key.id not in self._trusted_keys():  # the seal that is there may be a good one
+            raise ModelError(
+                f"Key {key.id} is not trusted here: {self._trusted} does not hold its public half. Add that, or sign "
+                "with a key that is."
+            )
         found = contents(self.folder(version))
         verdict = read_verdict(self.folder(version))
         refused = _refusal(version, verdict, found)
         if refused and not force:
             raise ModelError(refused)
+        self._read(version)  # whoever forces means the gate's verdict, not bytes that nobody can load
         made = Seal(
             version=version,
             files=found,
@@ -247,6 +252,15 @@ class Repository:
         )
         files.replace(self.folder(version) / SEAL_FILE, seal.pack(made, key))
         return made
+
+    def _read(self, version: str) -> None:
+        """Raise ModelError where a version's files do not belong together."""
+        folder = self.folder(version)
+        features = read_manifest(folder).features
+        if (folder / FACTS_FILE).exists():
+            read_engine(folder, features=features)
+        else:
+            read(folder, features=features)
 
     def _objection(self, version: str) -> str | None:
         """Return what speaks against a version, its seal or the gate's latest verdict; None for nothing."""

@@ -123,7 +123,7 @@ async def test_a_version_that_cannot_be_loaded_changes_nothing_and_is_not_tried_
     await shelf.point("a")
     shelf.broken.add("b")
     assert await shelf.point("b", "a") == "a"
-    assert shelf.deployment.refused == "b is broken"
+    assert (shelf.deployment.refused, shelf.deployment.pointed) == ("b is broken", "b")
     await shelf.deployment.refresh()
     assert shelf.loaded == ["a", "b"]
     assert await shelf.point("c", "a") == "c"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from engines import making
-from engines.making import Order, make
-from engines.manifest import Artifact
+from engines.child import converse
+from engines.making import _GATE, Order, make
+from engines.manifest import MANIFEST_FILE, Artifact
 from engines.model import ModelError
-from engines.repository.keys import SIGNING_FILE, TRUSTED_FILE, generate
+from engines.repository.keys import SIGNING_FILE, TRUSTED_FILE, generate, read_signing_key
 from engines.repository.store import Repository
 from engines.tensorrt.plan import Settings
 from tests.engines import small_engines, small_models
@@ -102,6 +104,59 @@ def test_what_another_process_found_wanting_meanwhile_is_not_judged_again(builds
         make(later, repository, None, gate=COMMAND, clock=lambda: began)
     make(later, repository, None, gate=COMMAND)
     assert repository.pointer().serving is not None
+
+
+def test_a_version_of_another_model_is_not_replaced(builds: Builds, tmp_path: Path) -> None:
+    wanted, repository = order(tmp_path, "good")
+    other = small_models.write(tmp_path / "other", small_models.artifact(value_scale=7.0))
+    newer = repository.add(small_engines.judged(other))
+    repository.promote(newer, read_signing_key(wanted.key))
+    with pytest.raises(ModelError, match=f"Version {newer}, which is promoted, is of another model"):
+        make(wanted, repository, newer, gate=COMMAND)
+    assert repository.pointer().serving == newer
+    (repository.folder(newer) / MANIFEST_FILE).unlink()
+    make(wanted, repository, newer, gate=COMMAND)
+    assert repository.pointer().serving != newer
+
+
+def test_a_version_that_is_refused_for_another_reason_is_not_judged_again(builds: Builds, tmp_path: Path) -> None:
+    wanted, repository = order(tmp_path, "good")
+    make(wanted, repository, None, gate=COMMAND)
+    serving = repository.pointer().serving
+    with pytest.raises(ModelError, match=f"Version {serving} was made for this GPU and is promoted"):
+        make(wanted, repository, serving, gate=("false",))
+
+
+def test_what_was_promoted_while_the_gate_judged_stays(builds: Builds, tmp_path: Path) -> None:
+    wanted, repository = order(tmp_path, "good")
+    newer = repository.add(small_engines.judged(small_models.write(tmp_path / "new", small_models.artifact())))
+    promoting = f"""
+from engines.repository.keys import read_signing_key
+from engines.repository.store import Repository
+keys = Path({str(wanted.key)!r})
+Repository(Path(root), keys.with_name("trusted.pem")).promote({newer!r}, read_signing_key(keys))
+"""
+    make(
+        wanted,
+        repository,
+        None,
+        gate=(*COMMAND[:2], GATE.replace("raise SystemExit(0", promoting + "raise SystemExit(0")),
+    )
+    assert repository.pointer().serving == newer
+
+
+def test_the_gate_is_there_and_ends_with_whoever_asked_it() -> None:
+    asks = (
+        "import subprocess, sys; from engines.making import _GATE as gate; "
+        "verify = [*gate[:2], gate[2].replace('sys.exit(main())', 'print(sys.argv, flush=True); sys.stdin.read()')]; "
+        "subprocess.Popen([*verify, 'verify'], stdin=sys.stdin); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", asks], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as asking:
+        assert asking.stdout is not None
+        assert asking.stdout.readline() == b"['-c', 'verify']\n"
+        asking.kill()
+        assert asking.stdout.read() == b""  # which ends once the gate has closed it, too
+    assert converse((*_GATE, "verify", "--help"), b"", timeout_s=60.0, heard=lambda line: None).status == 0
 
 
 def test_without_a_key_nothing_is_built(builds: Builds, tmp_path: Path) -> None:

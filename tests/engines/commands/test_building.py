@@ -87,6 +87,20 @@ def test_a_verdict_that_has_no_place_is_told_before_anything_is_judged(
     assert "|dp|" not in said.out
 
 
+def test_a_verdict_outlives_a_screen_that_takes_no_words(
+    bench: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*arguments: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(building, "_print", closed)
+    assert verify(bench, bench / "model", "--limits", bench / "patient.toml") == 2
+    assert "Broken pipe" in capsys.readouterr().err
+    [version] = Repository(bench / "engines").versions()
+    assert version.verdict is not None
+    assert version.verdict.passed
+
+
 def test_one_that_does_not_pass_gives_status_1(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (bench / "strict.toml").write_text("p99_us = 0.001\n")
     assert verify(bench, bench / "model", "--limits", bench / "strict.toml") == 1

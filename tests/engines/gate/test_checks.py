@@ -99,6 +99,13 @@ def test_limits_are_read_and_others_stay(tmp_path: Path) -> None:
     assert read_limits(path) == Limits(max_change=0.5)
 
 
+def test_a_limit_is_a_number_that_a_verdict_can_hold(tmp_path: Path) -> None:
+    path = tmp_path / "limits.toml"
+    path.write_text("max_change = inf\n")
+    with pytest.raises(ModelError, match=r"sets max_change to inf\. For no limit to speak of, set 1e300"):
+        read_limits(path)
+
+
 @pytest.mark.parametrize("text", ["max_chnage = 1.0", "slower = 0.5", "flips = 'a'", "= 1"])
 def test_limits_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "limits.toml"

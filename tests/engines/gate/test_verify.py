@@ -87,6 +87,12 @@ def test_a_serving_version_that_does_not_run_here_is_not_compared(
     assert verdict.passed
 
 
+def test_a_serving_version_that_is_gone_is_not_compared(folder: Path, traffic: Traffic, tmp_path: Path) -> None:
+    verdict = verify(folder, traffic, against=tmp_path / "gone", options=PATIENT)
+    assert verdict.against.startswith("gone, which does not run here: not compared (")
+    assert verdict.passed
+
+
 def test_the_verdict_is_by_the_limits_that_were_given(folder: Path, traffic: Traffic) -> None:
     verdict = verify(folder, traffic, options=Options(Limits(p99_us=0.001), runs=5))
     assert verdict.failed == ("p99 of a call up to 256 rows, us",)

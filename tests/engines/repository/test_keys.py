@@ -1,5 +1,6 @@
 """Keys are made once, read back, and nothing else is taken for one."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines import files
 from engines.model import ModelError
 from engines.repository.keys import SIGNING_FILE, TRUSTED_FILE, generate, read_signing_key, read_trusted
 
@@ -42,6 +44,22 @@ def test_a_key_that_could_not_be_made_known_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No keys can be written"):
         generate(tmp_path)
     assert not (tmp_path / SIGNING_FILE).exists()
+
+
+def test_a_full_disk_spoils_no_key_that_was_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = generate(tmp_path)
+    (tmp_path / SIGNING_FILE).rename(tmp_path / "old.key")
+
+    def full(path: Path, content: bytes) -> None:
+        path.write_bytes(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write", full)
+    with pytest.raises(ModelError, match=r"No keys can be written .*No space left"):
+        generate(tmp_path)
+    monkeypatch.undo()
+    assert first.id in read_trusted(tmp_path / TRUSTED_FILE)
+    assert generate(tmp_path).id in read_trusted(tmp_path / TRUSTED_FILE)
 
 
 def test_a_second_key_is_trusted_beside_the_first(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from engines.folder import ENGINE_FILES, MODEL_FILES
-from engines.manifest import Artifact
+from engines.manifest import ONNX_FILE, Artifact
 from engines.model import ModelError
 from engines.repository.keys import TRUSTED_FILE, generate
 from engines.repository.store import Repository
@@ -49,6 +49,15 @@ def test_a_verdict_on_other_bytes_does_not_count(shop: Shop) -> None:
     (shop.repository.folder(version) / PLAN_FILE).write_bytes(b"another plan")
     with pytest.raises(ModelError, match="The gate judged other bytes"):
         shop.repository.promote(version, shop.key)
+
+
+def test_no_force_makes_a_version_serve_that_cannot_be_read(shop: Shop) -> None:
+    model, engine = shop.model(), shop.engine()
+    for version, name in ((model, ONNX_FILE), (engine, PLAN_FILE)):
+        (shop.repository.folder(version) / name).write_bytes(b"other bytes")
+        with pytest.raises(ModelError, match=rf"{name} has SHA-256"):
+            shop.repository.promote(version, shop.key, force="in a hurry")
+        assert not shop.repository.sealed(version)
 
 
 def test_force_needs_a_reason_and_keeps_it(shop: Shop) -> None:
@@ -104,17 +113,25 @@ def test_a_verdict_and_a_seal_that_came_later_are_taken_over(shop: Shop, tmp_pat
     assert there.promote(version).serving == version
     assert there.version(version).verdict == shop.repository.version(version).verdict
     kept = there.seal(version)
-    shop.repository.sign(version, generate(tmp_path / "stranger"))
+    Repository(shop.repository.root).sign(version, generate(tmp_path / "stranger"))
     there.add(origin)
     assert there.seal(version) == kept, "one that is there is not replaced"
 
 
 def test_a_stranger_s_signature_is_refused(shop: Shop, tmp_path: Path) -> None:
-    version = shop.model(passed=True)
+    version, signed = shop.model(passed=True), shop.model(passed=True)
     stranger = generate(tmp_path / "stranger")
-    with pytest.raises(ModelError, match=f"signed by key {stranger.id}, which is not trusted here"):
+    kept = shop.repository.sign(signed, shop.key)
+    with pytest.raises(ModelError, match=f"Key {stranger.id} is not trusted here: .* Add that, or sign with a key"):
         shop.repository.promote(version, stranger)
+    with pytest.raises(ModelError, match=f"Key {stranger.id} is not trusted here"):
+        shop.repository.sign(signed, stranger, force="a test")
     assert shop.repository.pointer().serving is None
+    assert not shop.repository.sealed(version)
+    assert shop.repository.seal(signed) == kept
+    Repository(shop.repository.root).sign(version, stranger)
+    with pytest.raises(ModelError, match=f"signed by key {stranger.id}, which is not trusted here"):
+        shop.repository.promote(version)
     with pytest.raises(ModelError, match="No keys are trusted here"):
         Repository(shop.repository.root).open(version, features=FEATURES)
 
