@@ -51,7 +51,7 @@ def test_a_full_disk_spoils_no_key_that_was_trusted(tmp_path: Path, monkeypatch:
     (tmp_path / SIGNING_FILE).rename(tmp_path / "old.key")
 
     def full(path: Path, content: bytes) -> None:
-        path.write_bytes(content[: len(content) // 2])
+        path.write_bytes(content[:-9])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files, "write", full)
