@@ -35,10 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int | None] = options.run
     try:
         return run(options) or 0
-    except ModelError as error:
-        print(f"tipstream-engine {options.command}: {error}", file=sys.stderr)
-        return 2
-    except (OSError, UnicodeError) as error:  # of a path or a stream that was given
+    except (ModelError, OSError, UnicodeError) as error:  # the latter of a path or a stream that was given
         print(f"tipstream-engine {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from engines import files
-from engines.folder import ENGINE_FILES, MODEL_FILES, contents, is_engine
+from engines.folder import ENGINE_FILES, MODEL_FILES, contents, is_engine, read_either
 from engines.gate.verdict import VERDICT_FILE, Verdict, read_verdict
 from engines.manifest import MANIFEST_FILE, Artifact, Manifest, read, read_manifest
 from engines.model import ModelError
@@ -237,12 +237,13 @@ class Repository:
                 f"Key {key.id} is not trusted here: {self._trusted} does not hold its public half. Add that, or sign "
                 "with a key that is."
             )
-        found = contents(self.folder(version))
-        verdict = read_verdict(self.folder(version))
+        folder = self.folder(version)
+        found, verdict = contents(folder), read_verdict(folder)
         refused = _refusal(version, verdict, found)
         if refused and not force:
             raise ModelError(refused)
-        self._read(version)  # whoever forces means the gate's verdict, not bytes that nobody can load
+        # Whoever forces means the gate's verdict, not files that contradict each other.
+        read_either(folder, features=read_manifest(folder).features)
         made = Seal(
             version=version,
             files=found,
@@ -250,17 +251,8 @@ class Repository:
             forced=force if refused else "",
             sealed=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
-        files.replace(self.folder(version) / SEAL_FILE, seal.pack(made, key))
+        files.replace(folder / SEAL_FILE, seal.pack(made, key))
         return made
-
-    def _read(self, version: str) -> None:
-        """Raise ModelError where a version's files do not belong together."""
-        folder = self.folder(version)
-        features = read_manifest(folder).features
-        if (folder / FACTS_FILE).exists():
-            read_engine(folder, features=features)
-        else:
-            read(folder, features=features)
 
     def _objection(self, version: str) -> str | None:
         """Return what speaks against a version, its seal or the gate's latest verdict; None for nothing."""

@@ -6,11 +6,10 @@ python -m tests.benchmarks.fleet [--rate 40000] [--workers 4] [--partitions 16] 
 
 Starts its own Kafka and Redis. Latency is from the time that an event was meant to leave to its score's arrival at an
 independent reader. `--set` adds a setting of the scorer (TOML after the equals sign; text needs no quotes), `--versus`
-measures the scorer once more, in turns with the first, with these settings on top. `--swap`
-runs a command in the middle of the scorer's time, twice: forth and back, `{n}` being 1 and 2; the figures then tell the
-longest silence at the reader after it, and the longest of the time before. `tests.benchmarks.swap --prepare` makes a
-repository for that. Prints as it goes on; all figures go to
-FOLDER/fleet.json.
+measures the scorer once more, in turns with the first, with these settings on top. `--swap` runs a command in the
+middle of the scorer's time, twice: forth and back, `{n}` being 1 and 2; the figures then tell the longest silence at
+the reader after it, and the longest of the time before. `tests.benchmarks.swap --prepare` makes a repository for that.
+Prints as it goes on; all figures go to FOLDER/fleet.json.
 """
 
 from __future__ import annotations
