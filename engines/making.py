@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -47,23 +45,21 @@ def make(
     missed: str | None,
     *,
     gate: tuple[str, ...] = _GATE,
-    clock: Callable[[], float] = time.time,
 ) -> None:
     """Have a version serve that fits this machine's GPU; raises ModelError if it does not come about. Takes minutes.
 
     `missed` is what the pointer names and does not serve here, None for nothing. Of several processes that miss it the
     first one works and the others, once it is done, find that another version was promoted, or refused. A version of
-    another model is never replaced: whoever promoted it meant it. `gate` is the command that judges, `clock` gives
-    seconds since 1970.
+    another model is never replaced: whoever promoted it meant it. `gate` is the command that judges.
     """
-    key = read_signing_key(order.key)
+    key, lock = read_signing_key(order.key), repository.root / _LOCK
     try:
         repository.root.mkdir(parents=True, exist_ok=True)
-        (repository.root / _LOCK).touch()
+        lock.touch()
+        asked = lock.stat().st_mtime  # by the clock that dates a verdict as well: a file server's may be off
     except OSError as error:
         raise ModelError(files.why(repository.root, error)) from error
-    asked = clock()
-    with files.locked(repository.root / _LOCK):
+    with files.locked(lock):
         if repository.pointer().serving != missed:
             return
         if missed is not None and _other_model(repository.folder(missed), order.artifact):

@@ -111,17 +111,17 @@ class Repository:
         loaded. Raises ModelError, in words, if a trusted key did not sign it, if it was changed since, or if it was
         made for a feature catalogue other than that with fingerprint `features`.
         """
-        folder = self.folder(version)
-        if not folder.is_dir():
-            raise ModelError(f"Version {version} is not in {self.root}. Roll back, or promote one that is.")
-        signed = self.seal(version)
+        folder, signed = self.folder(version), self.seal(version)
         if FACTS_FILE in signed.files:
             return read_engine(folder, features=features, fetch=seal.reader(signed))
         return read(folder, features=features, fetch=seal.reader(signed))
 
     def seal(self, version: str) -> Seal:
         """Return a version's seal, its signature checked; raises ModelError."""
-        return seal.read(self.folder(version), version, self._trusted_keys())
+        folder = self.folder(version)
+        if not folder.is_dir():
+            raise ModelError(f"Version {version} is not in {self.root}. Roll back, or promote one that is.")
+        return seal.read(folder, version, self._trusted_keys())
 
     def sealed(self, version: str) -> bool:
         """Whether a version bears a seal, good or not."""
@@ -216,6 +216,8 @@ class Repository:
 
     def _remove_unfinished(self) -> None:
         """Remove what was being written by who was killed: nobody holds the lock under which it was written."""
+        for left in self.root.glob(f"*/.{SEAL_FILE}.new-*"):  # under the lock that is held
+            left.unlink(missing_ok=True)
         for left in self.root.glob(".*.new-*"):
             name = left.name.rpartition(".new-")[0]
             if name == f".{POINTER_FILE}":  # its lock is the one that is held

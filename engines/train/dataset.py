@@ -140,15 +140,15 @@ def _list_column(array: NDArray[Any]) -> pa.Array[Any]:
 
 
 def _read_shard(path: Path, facts: Facts) -> Rows:
-    try:
-        table = pq.read_table(path).combine_chunks()
-    except (OSError, pa.ArrowException) as error:
-        raise ModelError(f"{path} is damaged ({error}). Make the set again with `tipstream-replay dataset`.") from error
     shapes = {"features": (len(facts.columns),), "history": facts.history, "tips": (len(facts.horizons_s),)}
 
-    def column(name: str) -> NDArray[Any]:
+    def column(table: pa.Table, name: str) -> NDArray[Any]:
         values: Any = table.column(name).combine_chunks()
         flat: NDArray[Any] = (values.flatten() if name in shapes else values).to_numpy(zero_copy_only=False)
         return flat.reshape(len(values), *shapes.get(name, ()))
 
-    return Rows(*(column(name) for name in Rows._fields))
+    try:
+        table = pq.read_table(path)
+        return Rows(*(column(table, name) for name in Rows._fields))
+    except (OSError, pa.ArrowException, LookupError, AttributeError, ValueError) as error:
+        raise ModelError(f"{path} is damaged ({error}). Make the set again with `tipstream-replay dataset`.") from error

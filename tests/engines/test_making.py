@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from engines import making
+from engines import files, making
 from engines.child import converse
 from engines.making import _GATE, Order, make
 from engines.manifest import MANIFEST_FILE, Artifact
@@ -94,14 +95,24 @@ def test_what_does_not_pass_serves_nobody(builds: Builds, tmp_path: Path, traffi
     assert repository.pointer().serving is None
 
 
-def test_what_another_process_found_wanting_meanwhile_is_not_judged_again(builds: Builds, tmp_path: Path) -> None:
+def test_what_another_process_found_wanting_meanwhile_is_not_judged_again(
+    builds: Builds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted, repository = order(tmp_path, "bad")
-    began = time.time() - 60.0
-    with pytest.raises(ModelError, match="did not pass the gate: "):
-        make(wanted, repository, None, gate=COMMAND)
     later = wanted._replace(traffic=Path("good"))
+    locked = files.locked
+
+    @contextlib.contextmanager
+    def waited(path: Path) -> Iterator[None]:
+        monkeypatch.setattr(files, "locked", locked)
+        with pytest.raises(ModelError, match="did not pass the gate: "):
+            make(wanted, repository, None, gate=COMMAND)
+        with locked(path):
+            yield
+
+    monkeypatch.setattr(files, "locked", waited)
     with pytest.raises(ModelError, match="did not pass the gate: "):
-        make(later, repository, None, gate=COMMAND, clock=lambda: began)
+        make(later, repository, None, gate=COMMAND)
     make(later, repository, None, gate=COMMAND)
     assert repository.pointer().serving is not None
 

@@ -116,3 +116,5 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match="No keys can be written to"):
         generate(tmp_path / "file" / "keys")
+    with pytest.raises(ModelError, match=r"file is a file\. Name a folder"):
+        generate(tmp_path / "file")

@@ -42,11 +42,13 @@ def test_what_was_being_written_when_its_writer_was_killed_is_cleared_away(shop:
     shop.repository.promote(shop.model(passed=True), shop.key)
     before = {path.name for path in root.iterdir()}
     pointer, timing = root / ".pointer.json.new-ab", root / "..timing-8.6.1-0123.new-ab"  # as `files.replace` has them
-    for left in (pointer, timing):
+    seal = shop.repository.folder(shop.repository.versions()[0].id) / ".seal.new-ab"
+    for left in (pointer, timing, seal):
         left.touch()
     with files.locked(root / ".timing-8.6.1-0123.lock"):
         shop.repository.collect(keep=0)
         assert not pointer.exists()
+        assert not seal.exists()
         assert timing.exists(), "whoever writes it is at it"
     shop.repository.collect(keep=0)
     assert {path.name for path in root.iterdir()} == before | {".timing-8.6.1-0123.lock"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -204,6 +205,16 @@ def test_nobody_goes_back_to_a_version_whose_seal_is_gone(shop: Shop) -> None:
         shop.repository.promote(version, shop.key)
     (shop.repository.folder(first) / "seal").unlink()
     with pytest.raises(ModelError, match="is not signed"):
+        shop.repository.rollback()
+    assert shop.repository.pointer().serving == second
+
+
+def test_nobody_goes_back_to_a_version_that_is_gone(shop: Shop) -> None:
+    first, second = shop.model(passed=True), shop.model(passed=True)
+    for version in (first, second):
+        shop.repository.promote(version, shop.key)
+    shutil.rmtree(shop.repository.folder(first))
+    with pytest.raises(ModelError, match=f"Version {first} is not in "):
         shop.repository.rollback()
     assert shop.repository.pointer().serving == second
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from msgspec.structs import replace
 
@@ -20,7 +22,7 @@ torch = pytest.importorskip("torch", reason="needs the train extra: pip install 
 from engines.train import run  # noqa: E402
 from engines.train.card import CARD_FILE  # noqa: E402
 from engines.train.dataset import FACTS_FILE as DATASET_FILE  # noqa: E402
-from engines.train.dataset import ShardWriter, begin, concatenate  # noqa: E402
+from engines.train.dataset import Rows, ShardWriter, begin, concatenate  # noqa: E402
 from engines.train.dataset import read as read_set  # noqa: E402
 from engines.train.export import onnx_bytes  # noqa: E402
 from engines.train.fit import fit, logits, predict  # noqa: E402
@@ -207,6 +209,10 @@ def test_a_damaged_set_is_told_in_words(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:1_000])
     with pytest.raises(ModelError, match=r"is damaged .* Make the set again"):
         read_set(folder)
+    for names, values in (["unknown"], [1]), (Rows._fields, [1]), (Rows._fields, [[1], [2, 3]]):
+        pq.write_table(pa.table(dict.fromkeys(names, values)), shard)
+        with pytest.raises(ModelError, match=r"is damaged .* Make the set again"):
+            read_set(folder)
     shard.unlink()
     with pytest.raises(ModelError, match="holds no rows"):
         read_set(folder)
