@@ -49,6 +49,7 @@ from tests.services.topics import create_topic
 JVM: Final = ("-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35")
 FLOOR: Final = "pass-through"
 AWAKE_S: Final = 180.0  # a first start may compile the kernel and load engines
+LOOK_S: Final = 0.5  # between a look at the processes, which holds up the reader, and latencies that count
 SWAP_WINDOW_S: Final = 4.0  # before and after each swap
 
 
@@ -113,10 +114,12 @@ class Run:
             await settled(reader, 1)
             await asyncio.sleep(options.warmup)
             before = await self._look(subjects, reader)
-            start = time.time_ns()  # looking holds up the reader: that is over now
+            await asyncio.sleep(LOOK_S)
+            start = time.time_ns()
             swaps = await self._swaps() if options.swap and self._is_scorer else []
-            await asyncio.sleep(max(0.0, options.seconds - options.warmup - 1 - (time.time_ns() - start) / 1e9))
+            await asyncio.sleep(max(0.0, options.seconds - options.warmup - 2 - (time.time_ns() - start) / 1e9))
             end = time.time_ns()
+            await asyncio.sleep(LOOK_S)
             after = await self._look(subjects, reader)
             offered = [await each for each in sent]
             scored = sum(each["scored"] for each in offered)
