@@ -122,6 +122,7 @@ class Ladder:
         #: Answers that did not come or were no good, by engine and why.
         self.failures: Counter[tuple[str, Failure]] = Counter()
         self._clock = clock
+        self._trials: set[asyncio.Task[None]] = set()
 
     @property
     def best(self) -> Model:
@@ -165,14 +166,8 @@ class Ladder:
         except ModelError as refusal:
             self._failed(rung, refusal)
             return None
-        if not future.done():
-            await asyncio.wait([future], timeout=rung.timeout_s)
-            if not future.done():
-                rung.given_up += 1
-                future.add_done_callback(partial(_came_late, rung))
-                rung.breaker.trip(self._clock())  # each further one would cost its batch as much
-                self._note(rung, "timeout", f"no answer within {rung.timeout_s} s")
-                return None
+        if not await self._in_time(rung, future):
+            return None
         error = future.exception()
         if error is None:
             rung.breaker.succeeded()
@@ -181,6 +176,24 @@ class Ladder:
             raise error  # a bug
         self._failed(rung, error)
         return None
+
+    async def _in_time(self, rung: Rung, future: asyncio.Future[Scores]) -> bool:
+        """Wait for an answer; False, with the failure noted, once the rung's patience is over.
+
+        A loop that was held up hears that the time is over before it hears of an answer that has long been there
+        (uvloop looks at its timers before its sockets): it gets one more turn, lest its own pause pass for the model's.
+        """
+        if not future.done():
+            await asyncio.wait([future], timeout=rung.timeout_s)
+        if not future.done():
+            await asyncio.sleep(0)
+        if future.done():
+            return True
+        rung.given_up += 1
+        future.add_done_callback(partial(_came_late, rung))
+        rung.breaker.failed(self._clock())
+        self._note(rung, "timeout", f"no answer within {rung.timeout_s} s")
+        return False
 
     def _try(self, rung: Rung, batch: Batch, answer: Answer) -> None:
         """Give a rung that was passed over a copy of the batch, if it is time to, and judge it by what it says."""
@@ -191,17 +204,15 @@ class Ladder:
         except ModelError as error:
             self._failed(rung, error)
             return
-        future.add_done_callback(partial(self._tried, rung, answer, self._clock()))
+        trial = asyncio.ensure_future(self._judge(rung, answer, future))
+        self._trials.add(trial)
+        trial.add_done_callback(self._trials.discard)
 
-    def _tried(self, rung: Rung, answer: Answer, began: float, future: asyncio.Future[Scores]) -> None:
-        now, error = self._clock(), None if future.cancelled() else future.exception()
-        if future.cancelled() or rung.breaker.state != "half-open":
+    async def _judge(self, rung: Rung, answer: Answer, future: asyncio.Future[Scores]) -> None:
+        if not await self._in_time(rung, future) or future.cancelled() or rung.breaker.state != "half-open":
             return
-        if error is not None:
+        if (error := future.exception()) is not None:
             self._failed(rung, error)
-        elif rung.timeout_s is not None and now - began > rung.timeout_s:
-            rung.breaker.trip(now)
-            self._note(rung, "timeout", f"a trial took {now - began:.3f} s")
         elif rung.guard is None or answer.mode == "prior":
             self._recovered(rung)
         elif (agreement := self._agreement(rung, rung.guard, future.result(), answer)) is not None:

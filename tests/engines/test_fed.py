@@ -11,7 +11,8 @@ import struct
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import uvloop
 from numpy.typing import NDArray
 
 from engines import fed, owner
@@ -112,6 +114,32 @@ async def test_workers_of_one_machine_share_one_owner(folder: Path) -> None:
         for answer, batch in zip(answers, batches, strict=True):
             np.testing.assert_array_equal(answer.p_tip, reference.infer(*batch).p_tip)
     assert sockets(folder) == [], "none is left behind"
+
+
+@pytest.mark.parametrize("loop", [asyncio.run, uvloop.run])
+def test_a_pause_of_the_worker_does_not_pass_for_one_of_the_model(
+    folder: Path, loop: Callable[[Coroutine[None, None, None]], None]
+) -> None:
+    model = feed(ARTIFACT, folder=folder, owner=QUICK)
+
+    def hold_up(here: socket.socket) -> None:
+        """Do so while sockets are looked at: by uvloop, timers come next, and the sockets again only after them."""
+        here.recv(1)
+        time.sleep(0.5)
+
+    async def paused() -> None:
+        here, there = socket.socketpair()
+        with here, there:
+            async with feeding(model) as workers:
+                ladder = Ladder([Rung("full", workers[0], 0.02)], PriorModel(model.manifest))
+                await ladder.infer(*rows(4))
+                asyncio.get_running_loop().add_reader(here, hold_up, here)
+                there.send(b"!")
+                assert (await ladder.infer(*rows(4))).mode == "full"
+                assert ladder.failures == {}
+                asyncio.get_running_loop().remove_reader(here)
+
+    loop(paused())
 
 
 async def test_a_late_answer_is_not_taken_for_that_to_another_batch(
