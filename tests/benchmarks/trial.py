@@ -231,6 +231,7 @@ def own_view(metrics: Mapping[str, float]) -> Figures:
         "batch_records": total(metrics, "tipstream_batch_records_sum") / batches if batches else None,
         "redis_calls_per_batch": sum(calls.values()) / batches if batches else None,
         "late_scores": total(metrics, "tipstream_late_scores_total"),
+        "fallback_scores": total(metrics, "tipstream_events_total{outcome=fallback"),
         "mean_stage_ms": {stage: seconds * 1000 for stage, seconds in stages.items()},
     }
 
