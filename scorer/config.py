@@ -349,8 +349,12 @@ class State(msgspec.Struct, frozen=True):
 
     checkpoint_ms: Annotated[
         int,
-        Meta(ge=0, le=10_000, description="Least time between checkpoints of a partition; 0: one a batch."),
-    ] = 100
+        Meta(
+            ge=0,
+            le=10_000,
+            description="Least time between checkpoints of a partition, read again after a crash; 0: one a batch.",
+        ),
+    ] = 250
     commit_ms: Annotated[
         int, Meta(ge=100, le=60_000, description="How often Kafka is told the offset, for the tools that show lag.")
     ] = 1_000
