@@ -100,6 +100,11 @@ class Rung:
         """Whether a batch may be submitted: nothing hangs, and there is a place left."""
         return not self.given_up and (self._quota is None or self._under_way < self._quota)
 
+    @property
+    def passed_over(self) -> bool:
+        """Whether batches do not come here: the breaker is not closed, or one that ran out of patience is under way."""
+        return self.breaker.state != "closed" or self.given_up > 0
+
     def submit(self, batch: Batch) -> asyncio.Future[Scores]:
         """Have the model score a batch; raises ModelError if it takes none."""
         future = self.worker.submit(*batch)

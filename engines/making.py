@@ -39,13 +39,7 @@ class Order(NamedTuple):
     """File of the private key that signs what passed."""
 
 
-def make(
-    order: Order,
-    repository: Repository,
-    missed: str | None,
-    *,
-    gate: tuple[str, ...] = _GATE,
-) -> None:
+def make(order: Order, repository: Repository, missed: str | None, *, gate: tuple[str, ...] = _GATE) -> None:
     """Have a version serve that fits this machine's GPU; raises ModelError if it does not come about. Takes minutes.
 
     `missed` is what the pointer names and does not serve here, None for nothing. Of several processes that miss it the

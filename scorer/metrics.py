@@ -146,7 +146,7 @@ class Metrics(Collector):
             "tipstream_model_failures", "Batches that a model did not answer as it should.", "engine", "reason"
         )
         self.breakers = Gauge(
-            "tipstream_breaker_open", "1 for a model that is not asked for scores after failures, but tried.", "engine"
+            "tipstream_breaker_open", "1 for a model that is not asked for scores: it failed, or hangs.", "engine"
         )
         self.agreement = Gauge(
             "tipstream_agreement_ratio", "Rows on which an INT8 engine names the tier of the engine below it.", "engine"

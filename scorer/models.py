@@ -103,7 +103,7 @@ class Models:
             best = lane.ladder.best.manifest
             info[f"{best.name}:{best.version}", lane.ladder.best.engine, self._print, told] = 1.0
             for rung in lane.ladder.rungs:
-                states[rung.model.engine,] = float(rung.breaker.state != "closed")
+                states[rung.model.engine,] = float(rung.passed_over)
                 if rung.guard is not None and rung.guard.agreement.latest is not None:
                     agreements[rung.model.engine,] = rung.guard.agreement.latest
             for (engine, reason), count in _taken(lane.ladder.failures):

@@ -39,7 +39,7 @@ from scorer.ports import free_port
 from tests.benchmarks.measure import change, cpu_seconds, host, machine_seconds, scrape
 from tests.benchmarks.reader import Arrivals, Reader
 from tests.benchmarks.traffic import PROBE, template, zipf
-from tests.benchmarks.trial import CONFIG, Figures, own_view, settled
+from tests.benchmarks.trial import CONFIG, LOOK_S, Figures, own_view, settled
 from tests.services import kafka, redis
 from tests.services.kafka import Broker
 from tests.services.redis import Redis
@@ -49,7 +49,6 @@ from tests.services.topics import create_topic
 JVM: Final = ("-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35")
 FLOOR: Final = "pass-through"
 AWAKE_S: Final = 180.0  # a first start may compile the kernel and load engines
-LOOK_S: Final = 0.5  # between a look at the processes, which holds up the reader, and latencies that count
 SWAP_WINDOW_S: Final = 4.0  # before and after each swap
 
 
@@ -117,7 +116,9 @@ class Run:
             await asyncio.sleep(LOOK_S)
             start = time.time_ns()
             swaps = await self._swaps() if options.swap and self._is_scorer else []
-            await asyncio.sleep(max(0.0, options.seconds - options.warmup - 2 - (time.time_ns() - start) / 1e9))
+            await asyncio.sleep(
+                max(0.0, options.seconds - options.warmup - 2 * LOOK_S - 1 - (time.time_ns() - start) / 1e9)
+            )
             end = time.time_ns()
             await asyncio.sleep(LOOK_S)
             after = await self._look(subjects, reader)

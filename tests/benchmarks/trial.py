@@ -27,6 +27,7 @@ from tests.services.topics import create_topic
 
 PARTITIONS: Final = 4
 WAKE_S: Final = 120.0  # a first start may compile the kernel
+LOOK_S: Final = 0.5  # between a look at the processes, which holds up the reader, and latencies that count
 STALL_S: Final = 20.0  # a drain that brings nothing for so long has ended
 
 CONFIG: Final = """log_level = "warning"
@@ -97,9 +98,11 @@ class Trial:
                 await settled(reader, 1)
                 await asyncio.sleep(warmup)
                 before = await self._sample(process, reader)
+                await asyncio.sleep(LOOK_S)
                 start = time.time_ns()
-                await asyncio.sleep(seconds - warmup - 0.5)
+                await asyncio.sleep(seconds - warmup - 2 * LOOK_S - 0.5)
                 end = time.time_ns()
+                await asyncio.sleep(LOOK_S)
                 after = await self._sample(process, reader)
                 offered = await sent
             await settled(reader, offered["scored"])

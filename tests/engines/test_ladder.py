@@ -163,9 +163,11 @@ async def test_a_model_that_hangs_costs_one_batch_its_patience_and_no_other(mode
         clock.now = 100.0
         assert await who(ladder) == "lighter"
         assert models[0].asked == 1, "nothing is queued behind a batch that hangs"
+        assert [rung.passed_over for rung in made] == [True, False, False]
         models[0].gate.set()
         await settled(made[0].worker)
         assert await who(ladder) == "engine", "one pause is forgiven"
+        assert not any(rung.passed_over for rung in made)
         assert ladder.failures == {("engine", "timeout"): 1}
 
 

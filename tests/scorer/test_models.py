@@ -117,6 +117,19 @@ async def test_a_version_that_was_changed_is_refused_and_said(shelf: Shelf) -> N
     assert "tipstream_model_refused 1.0" in metrics.render().decode()
 
 
+async def test_a_model_that_is_passed_over_shows(shelf: Shelf) -> None:
+    shelf.promote("new")
+    metrics = Metrics()
+    async with started(metrics, model=Model(**shelf.settings, backend="cpu")) as models:
+        (rung,) = models.lanes.main.ladder.rungs
+        line = f'tipstream_breaker_open{{engine="{rung.model.engine}"}}'
+        models.report()
+        assert f"{line} 0.0" in metrics.render().decode()
+        rung.breaker.trip(0.0)
+        models.report()
+        assert f"{line} 1.0" in metrics.render().decode()
+
+
 async def test_it_follows_by_itself(shelf: Shelf) -> None:
     async with started(model=Model(**shelf.settings, backend="cpu", follow_ms=10)) as models:
         running = asyncio.create_task(models.run())
