@@ -316,8 +316,9 @@ def main() -> int:
     for reason in filter(None, (kafka.missing(), redis.missing())):
         say(f"Nothing was measured: {reason}.")
         return 1
-    if asked.swap and asked.seconds < asked.warmup + 5 * SWAP_WINDOW_S:
-        parser.error(f"--swap needs --seconds of {asked.warmup + 5 * SWAP_WINDOW_S:g} or more")
+    least = asked.warmup + (5 * SWAP_WINDOW_S if asked.swap else 2 * LOOK_S + 2)
+    if asked.seconds < least:
+        parser.error(f"--seconds must be {least:g} or more: what leaves in the warm-up does not count")
     names = [name for name in Options.__struct_fields__ if name != "settings"]
     options = Options(settings=tuple(asked.set), **{name: getattr(asked, name) for name in names})
     subjects = {} if asked.skip_floor else {FLOOR: options}

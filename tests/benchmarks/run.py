@@ -23,7 +23,7 @@ from rich.console import Console
 
 from tests.benchmarks.measure import host
 from tests.benchmarks.table import render
-from tests.benchmarks.trial import Figures, Services, Subject, Trial
+from tests.benchmarks.trial import LOOK_S, Figures, Services, Subject, Trial
 from tests.services import kafka, redis
 from tests.services.kafka import STEADY, Broker
 from tests.services.redis import Redis
@@ -113,7 +113,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--floor", default=FLOOR, help="command of the pass-through loop")
     parser.add_argument("--floor-only", action="store_true", help="measure the pass-through loop alone")
     parser.add_argument("--no-save", action="store_true", help="write no file under results/")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.seconds < (least := options.warmup + 2 * LOOK_S + 2):
+        parser.error(f"--seconds must be {least:g} or more: what leaves in the warm-up does not count")
+    return options
 
 
 if __name__ == "__main__":
