@@ -13,7 +13,8 @@ from typing import Literal
 
 State = Literal["closed", "open", "half-open"]
 
-_FAILURES = 3  # in a row
+_FAILURES = 3.0
+_FORGIVEN = 1 / 20  # of a failure, by each good answer: whoever fails more often than that opens it at last
 _WAIT_S = 1.0
 _LONGEST_WAIT_S = 60.0
 
@@ -22,12 +23,15 @@ class Breaker:
     """Of one model."""
 
     def __init__(
-        self, *, failures: int = _FAILURES, wait_s: float = _WAIT_S, longest_wait_s: float = _LONGEST_WAIT_S
+        self, *, failures: float = _FAILURES, wait_s: float = _WAIT_S, longest_wait_s: float = _LONGEST_WAIT_S
     ) -> None:
-        """Open after so many failures in a row, for `wait_s` at first and `longest_wait_s` at last."""
+        """Open after `failures`, of which good answers between them take some back.
+
+        For `wait_s` at first, and at last for `longest_wait_s`.
+        """
         self.state: State = "closed"
         self._allowed = failures
-        self._in_a_row = 0
+        self._failed = 0.0
         self._wait_s = self._first_wait_s = wait_s
         self._longest_wait_s = longest_wait_s
         self._until = 0.0
@@ -40,15 +44,15 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Note a good answer."""
-        self._in_a_row = 0
+        self._failed = max(0.0, self._failed - _FORGIVEN)
         if self.state == "half-open":
             self.state = "closed"
             self._wait_s = self._first_wait_s
 
     def failed(self, now: float) -> None:
         """Note an answer that did not come or was no good."""
-        self._in_a_row += 1
-        if self.state == "half-open" or self._in_a_row >= self._allowed:
+        self._failed += 1
+        if self.state == "half-open" or self._failed >= self._allowed:
             self.trip(now)
 
     def trip(self, now: float) -> None:
@@ -58,5 +62,5 @@ class Breaker:
         if self.state == "half-open":
             self._wait_s = min(2 * self._wait_s, self._longest_wait_s)
         self.state = "open"
-        self._in_a_row = 0
+        self._failed = 0.0
         self._until = now + self._wait_s

@@ -15,9 +15,9 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +127,7 @@ class Ladder:
         #: Answers that did not come or were no good, by engine and why.
         self.failures: Counter[tuple[str, Failure]] = Counter()
         self._clock = clock
-        self._trials: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def best(self) -> Model:
@@ -149,7 +149,7 @@ class Ladder:
             if scores is not None:
                 answer = Answer(scores, rung.mode, rung.model)
                 if rung.guard is not None and rung.guard.due():
-                    self._compare(rung, rungs[at + 1 :], batch, answer)
+                    self._compare(rung, rung.guard, rungs[at + 1 :], batch, answer)
                 break
         else:
             at, answer = len(rungs), Answer(last.infer(features, history), "prior", last)
@@ -185,18 +185,19 @@ class Ladder:
     async def _in_time(self, rung: Rung, future: asyncio.Future[Scores]) -> bool:
         """Wait for an answer; False, with the failure noted, once the rung's patience is over.
 
-        A loop that was held up hears that the time is over before it hears of an answer that has long been there
-        (uvloop looks at its timers before its sockets): it gets one more turn, lest its own pause pass for the model's.
+        A loop that was held up hears that the time is over before it hears of answers that have long been there
+        (uvloop looks at its timers before its sockets). Waiting in two halves leaves it time to hear of them after a
+        pause of its own, which would else pass for one of the model's.
         """
-        if not future.done():
-            await asyncio.wait([future], timeout=rung.timeout_s)
-        if not future.done():
-            await asyncio.sleep(0)
+        for _ in range(2):
+            if not future.done():
+                await asyncio.wait([future], timeout=rung.timeout_s and rung.timeout_s / 2)
         if future.done():
             return True
         rung.given_up += 1
         future.add_done_callback(partial(_came_late, rung))
-        rung.breaker.failed(self._clock())
+        if rung.given_up == 1:  # the batches behind it wait for the same pause
+            rung.breaker.failed(self._clock())
         self._note(rung, "timeout", f"no answer within {rung.timeout_s} s")
         return False
 
@@ -209,9 +210,7 @@ class Ladder:
         except ModelError as error:
             self._failed(rung, error)
             return
-        trial = asyncio.ensure_future(self._judge(rung, answer, future))
-        self._trials.add(trial)
-        trial.add_done_callback(self._trials.discard)
+        self._aside(self._judge(rung, answer, future))
 
     async def _judge(self, rung: Rung, answer: Answer, future: asyncio.Future[Scores]) -> None:
         if not await self._in_time(rung, future) or future.cancelled() or rung.breaker.state != "half-open":
@@ -226,7 +225,7 @@ class Ladder:
             else:
                 self._disagrees(rung, rung.guard, agreement)
 
-    def _compare(self, rung: Rung, below: Sequence[Rung], batch: Batch, answer: Answer) -> None:
+    def _compare(self, rung: Rung, guard: Guard, below: Sequence[Rung], batch: Batch, answer: Answer) -> None:
         """Have the next rung down score the batch as well, away from the path to the score."""
         other = next((each for each in below if each.breaker.state == "closed" and each.open), None)
         if other is None:
@@ -236,11 +235,12 @@ class Ladder:
         except ModelError as error:
             self._failed(other, error)
             return
-        future.add_done_callback(partial(self._compared, rung, other, answer))
+        self._aside(self._compared(rung, guard, other, answer, future))
 
-    def _compared(self, rung: Rung, other: Rung, answer: Answer, future: asyncio.Future[Scores]) -> None:
-        guard = rung.guard
-        if guard is None or future.cancelled():
+    async def _compared(
+        self, rung: Rung, guard: Guard, other: Rung, answer: Answer, future: asyncio.Future[Scores]
+    ) -> None:
+        if not await self._in_time(other, future) or future.cancelled():
             return
         if (error := future.exception()) is not None:
             self._failed(other, error)
@@ -251,6 +251,12 @@ class Ladder:
         agreement = self._agreement(rung, guard, answer.scores, against)
         if agreement is not None and agreement < guard.least:
             self._disagrees(rung, guard, agreement)
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something away from the path to the score."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _agreement(self, rung: Rung, guard: Guard, scores: Scores, other: Answer) -> float | None:
         return guard.agreement.add(difference(rung.model.manifest, scores, other.model.manifest, other.scores))

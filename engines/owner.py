@@ -1,7 +1,7 @@
 """A process that owns an engine's share of the GPU and answers the workers of one machine.
 
 Without MPS, processes that each have the GPU for themselves take turns on it by time slices: on an H200 four of them
-waited three times as long for a batch as one alone, and spent ten times the CPU of four that fed one. So one process
+waited five times as long for a batch as one alone, and spent four times the CPU of four that fed one. So one process
 has the engine and the others feed it: rows and scores lie in shared memory, a few bytes over a socket say that they are
 there, and the GPU reads the rows and writes the scores right there. A plan that ends the process that loads it ends
 this one, and so does an error after which no CUDA call works; a worker never has the interpreter held up by an engine

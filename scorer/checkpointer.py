@@ -13,7 +13,7 @@ from scorer.lease import Lease, Progress
 
 log = logging.getLogger(__name__)
 
-_MAX_ENTITIES = 1_000  # in one write: a script holds up everybody else for as long as it runs
+_MAX_ENTITIES = 1_000  # of several cuts in one write: a script holds up everybody else for as long as it runs
 _RETRY_S = (0.02, 0.05, 0.1, 0.2, 0.5)  # waits between attempts; the last one repeats
 
 

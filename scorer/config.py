@@ -352,7 +352,7 @@ class State(msgspec.Struct, frozen=True):
         Meta(
             ge=0,
             le=10_000,
-            description="Least time between checkpoints of a partition, read again after a crash; 0: one a batch.",
+            description="Time between checkpoints of a partition; a crash repeats what came since. 0: one a batch.",
         ),
     ] = 250
     commit_ms: Annotated[

@@ -103,9 +103,10 @@ class Models:
             best = lane.ladder.best.manifest
             info[f"{best.name}:{best.version}", lane.ladder.best.engine, self._print, told] = 1.0
             for rung in lane.ladder.rungs:
-                states[rung.model.engine,] = float(rung.passed_over)
+                key = (rung.model.engine,)  # of several lanes perhaps: told is the worst
+                states[key] = max(states.get(key, 0.0), float(rung.passed_over))
                 if rung.guard is not None and rung.guard.agreement.latest is not None:
-                    agreements[rung.model.engine,] = rung.guard.agreement.latest
+                    agreements[key] = min(agreements.get(key, 1.0), rung.guard.agreement.latest)
             for (engine, reason), count in _taken(lane.ladder.failures):
                 metrics.model_failures.add(count, engine, reason)
             if lane.shadow is not None:

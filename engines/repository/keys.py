@@ -76,9 +76,9 @@ def generate(folder: Path) -> SigningKey:
     """
     key = SigningKey(Ed25519PrivateKey.generate())
     path = folder / SIGNING_FILE
-    if folder.exists() and not folder.is_dir():
-        raise ModelError(f"{folder} is a file. Name a folder for the keys.")
     try:
+        if folder.exists() and not folder.is_dir():
+            raise ModelError(f"{folder} is a file. Name a folder for the keys.")
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:

@@ -16,13 +16,22 @@ def opened(**options: float) -> Breaker:
     return breaker
 
 
-def test_failures_in_a_row_open_it_and_others_do_not() -> None:
+def outcomes(told: str) -> str:
+    """State after answers that failed (x) or were good (.)."""
     breaker = Breaker(failures=3)
-    for outcome in "xx.xx.xx":
+    for outcome in told:
         breaker.failed(0.0) if outcome == "x" else breaker.succeeded()
-    assert state(breaker) == "closed"
-    breaker.failed(0.0)
-    assert state(breaker) == "open"
+    return state(breaker)
+
+
+def test_failures_in_a_row_open_it() -> None:
+    assert (outcomes("xx"), outcomes("xxx")) == ("closed", "open")
+
+
+def test_one_failure_in_twenty_is_forgiven_for_ever_and_one_in_ten_is_not() -> None:
+    assert outcomes(("x" + 20 * ".") * 500) == "closed"
+    assert outcomes(("x" + 10 * ".") * 4) == "closed"
+    assert outcomes(("x" + 10 * ".") * 5) == "open"
 
 
 def test_a_trial_comes_after_the_wait_and_closes_it() -> None:

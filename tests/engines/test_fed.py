@@ -116,11 +116,12 @@ async def test_workers_of_one_machine_share_one_owner(folder: Path) -> None:
     assert sockets(folder) == [], "none is left behind"
 
 
+@pytest.mark.parametrize("under_way", [1, 2, 8])
 @pytest.mark.parametrize("loop", [asyncio.run, uvloop.run])
 def test_a_pause_of_the_worker_does_not_pass_for_one_of_the_model(
-    folder: Path, loop: Callable[[Coroutine[None, None, None]], None]
+    folder: Path, loop: Callable[[Coroutine[None, None, None]], None], under_way: int
 ) -> None:
-    model = feed(ARTIFACT, folder=folder, owner=QUICK)
+    model = feed(ARTIFACT, folder=folder, owner=QUICK, places=under_way)
 
     def hold_up(here: socket.socket) -> None:
         """Do so while sockets are looked at: by uvloop, timers come next, and the sockets again only after them."""
@@ -134,8 +135,10 @@ def test_a_pause_of_the_worker_does_not_pass_for_one_of_the_model(
                 ladder = Ladder([Rung("full", workers[0], 0.02)], PriorModel(model.manifest))
                 await ladder.infer(*rows(4))
                 asyncio.get_running_loop().add_reader(here, hold_up, here)
+                asking = [asyncio.create_task(ladder.infer(*rows(4))) for _ in range(under_way)]
+                await asyncio.sleep(0)  # all are submitted
                 there.send(b"!")
-                assert (await ladder.infer(*rows(4))).mode == "full"
+                assert [answer.mode for answer in await asyncio.gather(*asking)] == ["full"] * under_way
                 assert ladder.failures == {}
                 asyncio.get_running_loop().remove_reader(here)
 

@@ -171,6 +171,18 @@ async def test_a_model_that_hangs_costs_one_batch_its_patience_and_no_other(mode
         assert ladder.failures == {("engine", "timeout"): 1}
 
 
+async def test_one_pause_counts_once_however_many_batches_wait_for_it(models: list[Moody]) -> None:
+    made = rungs(models, patience_s=0.1)
+    async with standing(made, models, Time()) as ladder:
+        models[0].gate.clear()
+        assert await asyncio.gather(*(who(ladder) for _ in range(4))) == ["lighter"] * 4
+        assert (state(made[0]), made[0].passed_over) == ("closed", True)
+        models[0].gate.set()
+        await settled(made[0].worker)
+        assert await who(ladder) == "engine"
+        assert ladder.failures == {("engine", "timeout"): 4}
+
+
 async def test_a_model_that_is_always_too_slow_is_asked_no_more(models: list[Moody]) -> None:
     clock, made = Time(), rungs(models, patience_s=0.1)
     async with standing(made, models, clock) as ladder:
@@ -258,6 +270,17 @@ async def test_an_engine_that_disagrees_with_the_next_is_replaced_by_it_until_it
         await settled(made[0].worker)
         assert await who(ladder) == "engine"
         assert ladder.failures == {("engine", "disagreement"): 2}
+
+
+async def test_an_engine_that_hangs_while_another_is_held_to_it_is_noticed(models: list[Moody]) -> None:
+    made = rungs(models, patience_s=0.1, guard=Guard(0.9, every=2, rows=6))
+    async with standing(made, models, Time()) as ladder:
+        models[1].gate.clear()
+        assert [await who(ladder) for _ in range(2)] == ["engine"] * 2, "no score waits for the comparison"
+        async with asyncio.timeout(10):
+            while not made[1].passed_over:  # noqa: ASYNC110 -- a comparison tells nobody
+                await asyncio.sleep(0)
+        assert ladder.failures == {("lighter", "timeout"): 1}
 
 
 async def test_a_batch_under_way_ends_on_the_model_it_began_on(models: list[Moody]) -> None:

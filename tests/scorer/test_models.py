@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from engines import fed
+from engines.breaker import Breaker
 from engines.cpu import OnnxModel
 from engines.fed import FedWorker, feed
 from engines.folder import load
@@ -128,6 +129,18 @@ async def test_a_model_that_is_passed_over_shows(shelf: Shelf) -> None:
         rung.breaker.trip(0.0)
         models.report()
         assert f"{line} 1.0" in metrics.render().decode()
+
+
+async def test_of_two_lanes_with_one_model_the_one_that_is_passed_over_shows() -> None:
+    metrics, same = Metrics(), str(REFERENCE_MODEL)
+    experiment = Experiment(route_by="category", routes=(f"music={same}",))
+    async with started(metrics, experiment=experiment) as models:
+        for lane in models.lanes:
+            (rung,) = lane.ladder.rungs
+            rung.breaker.trip(0.0)
+            models.report()
+            assert f'tipstream_breaker_open{{engine="{rung.model.engine}"}} 1.0' in metrics.render().decode()
+            rung.breaker = Breaker()
 
 
 async def test_it_follows_by_itself(shelf: Shelf) -> None:

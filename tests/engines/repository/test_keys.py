@@ -46,6 +46,11 @@ def test_a_key_that_could_not_be_made_known_is_not_kept(tmp_path: Path) -> None:
     assert not (tmp_path / SIGNING_FILE).exists()
 
 
+def test_a_folder_that_cannot_be_is_told_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="No keys can be written"):
+        generate(tmp_path / ("k" * 300))
+
+
 def test_a_full_disk_spoils_no_key_that_was_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = generate(tmp_path)
     (tmp_path / SIGNING_FILE).rename(tmp_path / "old.key")
