@@ -34,11 +34,15 @@ import numpy as np
 import uvloop
 from aiokafka import AIOKafkaProducer
 
+from engines.commands.numbers import amount, positive
+from scorer.config import load as load_config
 from scorer.embedded.child import Child, ChildError
+from scorer.layers import ConfigError
 from scorer.ports import free_port
+from tests.benchmarks.arguments import command, from_one, writable
 from tests.benchmarks.measure import change, cpu_seconds, host, machine_seconds, scrape
 from tests.benchmarks.reader import Arrivals, Reader
-from tests.benchmarks.traffic import PROBE, template, zipf
+from tests.benchmarks.traffic import PROBE, named, template, zipf
 from tests.benchmarks.trial import CONFIG, LOOK_S, Figures, own_view, settled
 from tests.services import kafka, redis
 from tests.services.kafka import Broker
@@ -261,6 +265,13 @@ def settings(text: str) -> list[str]:
     return [setting(word) for word in shlex.split(text)]
 
 
+def check(settings: tuple[str, ...], folder: Path) -> None:
+    """Read settings as the scorer will; raises ConfigError for what it would refuse."""
+    config = folder / "asked.toml"
+    config.write_text(with_settings("", settings))
+    load_config(config)
+
+
 def typical(rounds: list[Figures], name: str) -> Any:
     """Median over the rounds."""
     return float(np.median([figures[name] for figures in rounds]))
@@ -295,43 +306,55 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.fleet", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--rate", type=float, default=40_000.0, help="events a second (%(default)g)")
-    parser.add_argument("--seconds", type=float, default=30.0, help="length of the load (%(default)g)")
-    parser.add_argument("--warmup", type=float, default=10.0, help="seconds at its start that do not count")
-    parser.add_argument("--workers", type=int, default=4, help="members of the group (%(default)s)")
-    parser.add_argument("--partitions", type=int, default=16, help="of every topic (%(default)s)")
-    parser.add_argument("--generators", type=int, default=2, help="processes that send (%(default)s)")
-    parser.add_argument("--source", default="tests.benchmarks.traffic:crowd", help="module:function, seed -> events")
-    parser.add_argument("--rounds", type=int, default=1, help="the last lines are medians")
+    parser.add_argument("--rate", type=from_one, default=40_000.0, help="events a second (%(default)g)")
+    parser.add_argument("--seconds", type=amount, default=30.0, help="length of the load (%(default)g)")
+    parser.add_argument("--warmup", type=amount, default=10.0, help="seconds at its start that do not count")
+    parser.add_argument("--workers", type=positive, default=4, help="members of the group (%(default)s)")
+    parser.add_argument("--partitions", type=positive, default=16, help="of every topic (%(default)s)")
+    parser.add_argument("--generators", type=positive, default=2, help="processes that send (%(default)s)")
+    parser.add_argument(
+        "--source", type=named, default="tests.benchmarks.traffic:crowd", help="module:function, seed -> events"
+    )
+    parser.add_argument("--rounds", type=positive, default=1, help="the last lines are medians")
     parser.add_argument(
         "--set", action="append", default=[], type=setting, metavar="SECTION.KEY=VALUE", help="of the scorer"
     )
     parser.add_argument(
         "--versus", action="append", default=[], type=settings, metavar="SETTINGS", help="more of them: another subject"
     )
-    parser.add_argument("--swap", default="", metavar="COMMAND", help="what changes the serving engine")
+    parser.add_argument("--swap", type=command, metavar="COMMAND", help="what changes the serving engine")
     parser.add_argument("--skip-floor", action="store_true", help="measure the scorer alone")
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "var")), help="for fleet.json")
+    parser.add_argument("--out", type=writable, default=os.environ.get("OUT", "var"), help="for fleet.json")
     asked = parser.parse_args()
-    for reason in filter(None, (kafka.missing(), redis.missing())):
-        say(f"Nothing was measured: {reason}.")
-        return 1
     least = asked.warmup + (5 * SWAP_WINDOW_S if asked.swap else 2 * LOOK_S + 2)
     if asked.seconds < least:
         parser.error(f"--seconds must be {least:g} or more: what leaves in the warm-up does not count")
-    names = [name for name in Options.__struct_fields__ if name != "settings"]
-    options = Options(settings=tuple(asked.set), **{name: getattr(asked, name) for name in names})
+    if asked.rate < asked.generators:
+        parser.error("--rate must be as large as --generators or larger: each sends one event a second or more")
+    names = [name for name in Options.__struct_fields__ if name not in ("settings", "swap")]
+    options = Options(
+        settings=tuple(asked.set), swap=asked.swap or "", **{name: getattr(asked, name) for name in names}
+    )
     subjects = {} if asked.skip_floor else {FLOOR: options}
     subjects["scorer"] = options
     for more in asked.versus:
         subjects[f"scorer, {' '.join(more)}"] = msgspec.structs.replace(options, settings=(*asked.set, *more))
+    for reason in filter(None, (kafka.missing(), redis.missing())):
+        say(f"Nothing was measured: {reason}.")
+        return 1
     asked.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tipstream-bench-") as name:
         place = Place(Broker(Path(name) / "kafka", jvm=JVM), Redis(Path(name)), Path(name))
         try:
+            for each in subjects.values():
+                check(each.settings, place.folder)
             place.kafka.start()
             place.redis.start()
             uvloop.run(measure(place, subjects, asked.rounds, asked.out))
+        except ConfigError as error:
+            parser.error(str(error))
+        except ChildError as error:
+            raise SystemExit(str(error)) from None
         finally:
             place.kafka.stop()
             place.redis.stop()

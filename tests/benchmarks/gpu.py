@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 import engines
 from engines.cpu import OnnxModel
 from engines.manifest import Artifact, read, read_manifest
-from engines.model import BUCKETS, Model, Scores
+from engines.model import BUCKETS, Model, ModelError, Scores
 from engines.segment import Segment
 from engines.tensorrt.build import build
 from engines.tensorrt.calibrate import calibrate
 from engines.tensorrt.plan import Settings, read_facts
+from tests.benchmarks.arguments import writable
 
 REFERENCE: Final = Path(engines.__file__).parent / "models" / "reference"
 Figures = dict[str, Any]
@@ -55,6 +56,14 @@ def plans(level: int) -> dict[str, Settings]:
         "fp32-exact": Settings(tf32=False, level=level),
         "int8": Settings(precision="int8", level=level),
     }
+
+
+def names(text: str) -> list[str]:
+    """Read names of such engines."""
+    found = text.split(",")
+    if unknown := set(found) - set(plans(0)):
+        raise argparse.ArgumentTypeError(f"{min(unknown)!r} is none of {', '.join(plans(0))}")
+    return found
 
 
 def rows(model: Artifact, n: int, seed: int, length: int | None = None) -> Rows:
@@ -306,23 +315,28 @@ def main() -> int:
     """Measure, print, save; 1 if an engine failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.gpu", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--smoke", action="store_true", help="one small engine, step by step")
-    parser.add_argument("--engines", default="fp32,fp16", help=f"of {', '.join(plans(0))} (%(default)s)")
-    parser.add_argument("--level", type=int, default=5, help="TensorRT's optimisation level (%(default)s)")
-    parser.add_argument("--cache", type=Path, default=Path("var/engines"), help="where engines are kept (%(default)s)")
+    parser.add_argument("--engines", type=names, default="fp32,fp16", help=f"of {', '.join(plans(0))} (%(default)s)")
     parser.add_argument(
-        "--out", type=Path, default=Path(os.environ.get("OUT", "var")), help="for gpu.json (%(default)s)"
+        "--level", type=int, choices=range(6), default=5, help="TensorRT's optimisation level (%(default)s)"
     )
+    parser.add_argument("--cache", type=writable, default="var/engines", help="where engines are kept (%(default)s)")
+    parser.add_argument("--out", type=writable, default=os.environ.get("OUT", "var"), help="for gpu.json (%(default)s)")
     options = parser.parse_args()
     artifact = read(REFERENCE, features=read_manifest(REFERENCE).features)
     reference = OnnxModel(artifact)
     if options.smoke:
-        smoke(artifact, options.cache, reference)
+        try:
+            smoke(artifact, options.cache, reference)
+        except (ImportError, ModelError) as error:
+            raise SystemExit(f"It stops here: {error}") from None
         return 0
     report: Figures = {"date": time.strftime("%Y-%m-%d"), "level": options.level, "engines": {}}
     options.out.mkdir(parents=True, exist_ok=True)
-    for name in options.engines.split(","):
+    for name in options.engines:
         try:
             found = measure(name, plans(options.level)[name], artifact, options.cache, reference)
+        except ModelError as error:  # a sentence, which the table repeats
+            found = {"error": str(error)}
         except Exception as error:  # reported, so that the other engines are still measured
             traceback.print_exc()
             found = {"error": f"{type(error).__name__}: {error}"}

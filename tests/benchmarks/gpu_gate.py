@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 import engines
+from engines.commands.numbers import amount
 from engines.gate import report
 from engines.gate.accuracy import Sample
 from engines.gate.energy import Plan
@@ -34,6 +37,7 @@ from engines.tensorrt.build import build
 from engines.tensorrt.calibrate import calibrate
 from engines.tensorrt.plan import Settings, read_engine
 from engines.tensorrt.probe import probe
+from tests.benchmarks.arguments import writable
 
 REFERENCE: Final = Path(engines.__file__).parent / "models" / "reference"
 _ROWS: Final = 20_000
@@ -47,11 +51,22 @@ def make(path: Path, recording: Path) -> None:
     say(f"{path}: {len(sample.weight):,} rows, {path.stat().st_size / 2**20:.1f} MiB")
 
 
-def read_rows(path: Path) -> Traffic:
+def read_rows(name: str) -> Traffic:
     """Read what `make` wrote."""
-    with np.load(path) as arrays:
-        sample = Sample(*(arrays[name] for name in Sample._fields))
-        return Traffic(sample, f"{arrays['source']} ({len(sample.weight):,} carried here)")
+    try:
+        with np.load(name) as arrays:
+            sample = Sample(*(arrays[field] for field in Sample._fields))
+            return Traffic(sample, f"{arrays['source']} ({len(sample.weight):,} carried here)")
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise argparse.ArgumentTypeError(f"{name!r} holds no rows that --make wrote") from error
+
+
+def precisions(text: str) -> list[str]:
+    """Read precisions, each with a level or without."""
+    found = text.split(",")
+    if not all(re.fullmatch("(fp32|fp16|int8)(@[0-5])?", each) for each in found):
+        raise argparse.ArgumentTypeError(f"{text!r} must be of fp32, fp16, int8, each alone or with a level: fp16@2")
+    return found
 
 
 def judge(folder: Path, traffic: Traffic, exact: Path | None, out: Path, options: Options) -> Verdict:
@@ -113,27 +128,15 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def main() -> int:
-    """Run it; 1 if something could not be done."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.gpu_gate", description=(__doc__ or "")[:120])
-    parser.add_argument("--make", type=Path, nargs=2, metavar=("ROWS", "RECORDING"))
-    parser.add_argument("--rows", type=Path, metavar="ROWS")
-    parser.add_argument("--precisions", default="fp32,fp16,int8@2", help="fp16@2: at another level (%(default)s)")
-    parser.add_argument("--energy", type=float, default=5.0, metavar="S", help="seconds of a window (%(default)g)")
-    parser.add_argument("--crash", action="store_true", help="FP16 at level 5 as well: minutes")
-    parser.add_argument("--cache", type=Path, default=Path("var/engines"), help="(%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "var")), help="(%(default)s)")
-    options = parser.parse_args()
-    if options.make:
-        make(*options.make)
-        return 0
+def run(options: argparse.Namespace) -> int:
+    """Build, judge and release every engine; 1 if something could not be done."""
     artifact = read(REFERENCE, features=read_manifest(REFERENCE).features)
-    traffic = read_rows(options.rows)
+    traffic: Traffic = options.rows
     options.out.mkdir(parents=True, exist_ok=True)
     plan = Plan(seconds=options.energy) if options.energy else None
     built: dict[str, Path] = {}
     failed = False
-    for precision in options.precisions.split(","):
+    for precision in options.precisions:
         try:
             say(f"{precision}: building")
             name, _, level = precision.partition("@")
@@ -159,6 +162,29 @@ def main() -> int:
     if options.crash:
         crash(artifact, options.cache)
     return int(failed)
+
+
+def main() -> int:
+    """Read the command line and run it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.gpu_gate", description=(__doc__ or "")[:120])
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--make", type=Path, nargs=2, metavar=("ROWS", "RECORDING"))
+    what.add_argument("--rows", type=read_rows, metavar="ROWS")
+    parser.add_argument(
+        "--precisions", type=precisions, default="fp32,fp16,int8@2", help="fp16@2: at another level (%(default)s)"
+    )
+    parser.add_argument("--energy", type=amount, default=5.0, metavar="S", help="seconds of a window (%(default)g)")
+    parser.add_argument("--crash", action="store_true", help="FP16 at level 5 as well: minutes")
+    parser.add_argument("--cache", type=writable, default="var/engines", help="(%(default)s)")
+    parser.add_argument("--out", type=writable, default=os.environ.get("OUT", "var"), help="(%(default)s)")
+    options = parser.parse_args()
+    try:
+        if options.make:
+            make(*options.make)
+            return 0
+        return run(options)
+    except ModelError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -16,13 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import onnx
-import torch
-from onnx import numpy_helper
+try:
+    import numpy as np
+    import onnx
+    import torch
+    from onnx import numpy_helper
+except ImportError as error:
+    raise SystemExit(f"{error}: this needs PyTorch with CUDA, ONNX and NumPy.") from None
 
 import engines
 from engines.train.network import Network, Shape, Trees
+from tests.benchmarks.arguments import writable
 
 MODEL: Final = Path(engines.__file__).parent / "models" / "reference" / "model.onnx"
 BUCKETS: Final = (1, 64, 512)
@@ -95,7 +99,7 @@ def timed(model: Callable[..., Any], size: int, n_features: int, history: tuple[
 def main() -> int:
     """Measure, print, save."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.gpu_torch")
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "var")), help="for torch.json")
+    parser.add_argument("--out", type=writable, default=os.environ.get("OUT", "var"), help="for torch.json")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("PyTorch finds no GPU here: run this on a machine with one.", file=sys.stderr)

@@ -23,7 +23,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from tests.benchmarks.traffic import Template, source, template
+from engines.commands.numbers import whole
+from tests.benchmarks.arguments import from_one
+from tests.benchmarks.traffic import Template, named, source, template
 
 POOL: Final = 50_000  # distinct events, sent over and over with new ids and times
 TICK_S: Final = 0.001
@@ -125,11 +127,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.load", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--topic", required=True)
-    parser.add_argument("--rate", type=float, default=10_000.0, help="events a second")
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--count", type=int, default=0, help="flat out, this many events")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--source", default="tests.benchmarks.traffic:zipf", help="module:function, seed -> events")
+    parser.add_argument("--rate", type=from_one, default=10_000.0, help="events a second")
+    parser.add_argument("--seconds", type=from_one, default=30.0)
+    parser.add_argument("--count", type=whole, default=0, help="flat out, this many events")
+    parser.add_argument("--seed", type=whole, default=1)
+    parser.add_argument(
+        "--source", type=named, default="tests.benchmarks.traffic:zipf", help="module:function, seed -> events"
+    )
     sent = uvloop.run(run(parser.parse_args()))
     print(msgspec.json.encode(sent._asdict()).decode(), flush=True)
 

@@ -22,10 +22,11 @@ from engines.prior import PriorModel
 from features.engine import warm_up
 from replay.offline import score
 from replay.recording import Record, Recording, Writer
-from replay.simulate import Traffic, simulate
+from replay.simulate import Traffic, TrafficError, simulate
 from replay.simulate.recorded import records
 from scorer import garbage
 from scorer.service import REFERENCE_MODEL
+from tests.benchmarks.arguments import from_one
 
 MILLION = 1_000_000
 
@@ -56,17 +57,22 @@ def main() -> None:
     """Make traffic, score it, and tell how memory went."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=25 * MILLION)
-    parser.add_argument("--rate", type=float, default=2_000, help="events a second")
+    parser.add_argument("--rate", type=from_one, default=2_000, help="events a second")
     parser.add_argument("--viewers", type=int, default=100_000, help="more than the cache holds; 0: ever new ones")
     parser.add_argument("--rooms", type=int, default=50, help="streamers")
     options = parser.parse_args()
-    traffic = Traffic(
-        rate=options.rate,
-        duration_s=options.events / options.rate,
-        viewers=options.viewers,
-        rooms=options.rooms,
-        diurnal=1,
-    )
+    if options.events < 4 * MILLION:
+        parser.error("--events must be 4,000,000 or more: what a million adds takes two of them in the second half")
+    try:
+        traffic = Traffic(
+            rate=options.rate,
+            duration_s=options.events / options.rate,
+            viewers=options.viewers,
+            rooms=options.rooms,
+            diurnal=1,
+        )
+    except TrafficError as error:
+        parser.error(str(error))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "traffic.parquet"
         simulating = Watch("simulate")

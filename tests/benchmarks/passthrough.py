@@ -28,6 +28,7 @@ from aiokafka.structs import ConsumerRecord, RecordMetadata
 
 from features.events import Event
 from scorer.config import Config, load
+from scorer.layers import ConfigError
 from tests.benchmarks.traffic import PROBE, sent_at
 
 decode = msgspec.json.Decoder(Event).decode
@@ -142,7 +143,11 @@ def main() -> None:
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("--config", type=Path, required=True)
     options = parser.parse_args()
-    print(orjson.dumps(uvloop.run(serve(load(options.config)))).decode(), flush=True)
+    try:
+        config = load(options.config)
+    except ConfigError as error:
+        parser.error(str(error))
+    print(orjson.dumps(uvloop.run(serve(config))).decode(), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,12 @@ import msgspec
 import uvloop
 from rich.console import Console
 
+from engines.commands.numbers import amount, positive
+from scorer.embedded.child import ChildError
+from tests.benchmarks.arguments import command, from_one
 from tests.benchmarks.measure import host
 from tests.benchmarks.table import render
+from tests.benchmarks.traffic import named
 from tests.benchmarks.trial import LOOK_S, Figures, Services, Subject, Trial
 from tests.services import kafka, redis
 from tests.services.kafka import STEADY, Broker
@@ -90,6 +94,8 @@ def main() -> int:
             services.kafka.start()
             services.redis.start()
             figures = uvloop.run(measure(options, services, console))
+        except ChildError as error:
+            raise SystemExit(str(error)) from None
         finally:
             services.kafka.stop()
             services.redis.stop()
@@ -103,14 +109,18 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.run", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rate", type=float, default=10_000.0, help="events a second under steady load")
-    parser.add_argument("--seconds", type=float, default=30.0, help="length of the steady load")
-    parser.add_argument("--warmup", type=float, default=8.0, help="seconds at its start that do not count")
-    parser.add_argument("--backlog", type=int, default=300_000, help="events to work off")
-    parser.add_argument("--rounds", type=int, default=1, help="the table shows medians")
-    parser.add_argument("--source", default="tests.benchmarks.traffic:zipf", help="module:function, seed -> events")
-    parser.add_argument("--scorer", default=SCORER, help="command to measure; {config} is its configuration file")
-    parser.add_argument("--floor", default=FLOOR, help="command of the pass-through loop")
+    parser.add_argument("--rate", type=from_one, default=10_000.0, help="events a second under steady load")
+    parser.add_argument("--seconds", type=amount, default=30.0, help="length of the steady load")
+    parser.add_argument("--warmup", type=amount, default=8.0, help="seconds at its start that do not count")
+    parser.add_argument("--backlog", type=positive, default=300_000, help="events to work off")
+    parser.add_argument("--rounds", type=positive, default=1, help="the table shows medians")
+    parser.add_argument(
+        "--source", type=named, default="tests.benchmarks.traffic:zipf", help="module:function, seed -> events"
+    )
+    parser.add_argument(
+        "--scorer", type=command, default=SCORER, help="command to measure; {config} is its configuration file"
+    )
+    parser.add_argument("--floor", type=command, default=FLOOR, help="command of the pass-through loop")
     parser.add_argument("--floor-only", action="store_true", help="measure the pass-through loop alone")
     parser.add_argument("--no-save", action="store_true", help="write no file under results/")
     options = parser.parse_args()

@@ -24,9 +24,12 @@ import msgspec
 import numpy as np
 
 import engines
+from engines.commands.numbers import ascending
 from engines.fed import feed
 from engines.folder import load, read_either
 from engines.manifest import Artifact, read_manifest
+from engines.model import BUCKETS, ModelError
+from tests.benchmarks.arguments import from_one, writable
 from tests.benchmarks.gpu import Figures, rows, say, spread
 
 REFERENCE: Final = Path(engines.__file__).parent / "models" / "reference"
@@ -50,7 +53,10 @@ class Task(NamedTuple):
 def ask(task: Task, channel: Connection) -> None:
     """Be a worker: load or connect, say so, wait for the word, and time batches."""
     opened = read_either(task.engine, features=read_manifest(REFERENCE).features)
-    model = feed(opened) if task.fed else load(opened)
+    try:
+        model = feed(opened) if task.fed else load(opened)
+    except ModelError as error:  # there is no GPU, or another one
+        raise SystemExit(str(error)) from None
     artifact = opened if isinstance(opened, Artifact) else opened.artifact
     sets = [rows(artifact, task.n, task.seed + i) for i in range(8)]
     for i in range(50):
@@ -101,24 +107,40 @@ def _heard(channel: Connection, patience_s: float) -> Any:
     return channel.recv()
 
 
+def readable(text: str) -> Path:
+    """Check that a folder holds an engine or a model."""
+    try:
+        read_either(Path(text), features=read_manifest(REFERENCE).features)
+    except ModelError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
+
+
 def main() -> int:
     """Measure every arrangement at every size, print, save; 1 if one of them failed."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.sharing", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--engine", type=Path, help="folder that `tipstream-engine build` wrote; default: the CPU")
-    parser.add_argument("--processes", default="1,2,4,8", help="how many share the GPU (%(default)s)")
-    parser.add_argument("--rows", default="8,64", help="rows a batch (%(default)s)")
-    parser.add_argument("--rate", type=float, default=1250.0, help="batches a second of each process (%(default)g)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement (%(default)g)")
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "var")), help="for sharing.json")
+    parser.add_argument(
+        "--engine",
+        type=readable,
+        default=REFERENCE,
+        help="folder that `tipstream-engine build` wrote; default: the CPU",
+    )
+    parser.add_argument("--processes", type=ascending, default="1,2,4,8", help="how many share the GPU (%(default)s)")
+    parser.add_argument("--rows", type=ascending, default="8,64", help="rows a batch (%(default)s)")
+    parser.add_argument("--rate", type=from_one, default=1250.0, help="batches a second of each process (%(default)g)")
+    parser.add_argument("--seconds", type=from_one, default=5.0, help="length of each measurement (%(default)g)")
+    parser.add_argument("--out", type=writable, default=os.environ.get("OUT", "var"), help="for sharing.json")
     options = parser.parse_args()
+    if options.rows[-1] > BUCKETS[-1]:
+        parser.error(f"--rows must be {BUCKETS[-1]} or less: the model takes no more at a time")
     report: list[Figures] = []
     failed = False
-    for n in map(int, options.rows.split(",")):
-        for processes in map(int, options.processes.split(",")):
+    for n in options.rows:
+        for processes in options.processes:
             for fed in (False, True):
-                task = Task(options.engine or REFERENCE, fed, options.seconds, options.rate, n, seed=0)
+                task = Task(options.engine, fed, options.seconds, options.rate, n, seed=0)
                 line: Figures = {"rows": n, "processes": processes, "arrangement": "fed" if fed else "each"}
                 try:
                     line |= measure(task, processes)

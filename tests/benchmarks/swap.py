@@ -26,13 +26,16 @@ import numpy as np
 import uvloop
 
 import engines
+from engines.commands.numbers import positive
 from engines.deployment import Deployment
 from engines.ladder import Answer, Ladder
 from engines.lineup import Lineup, Place, make_rungs, open_lineup
 from engines.manifest import MANIFEST_FILE, ONNX_FILE, Artifact, read, read_manifest
+from engines.model import BUCKETS, ModelError
 from engines.repository.keys import TRUSTED_FILE, generate
 from engines.repository.store import Repository
 from scorer import garbage
+from tests.benchmarks.arguments import from_one, writable
 from tests.benchmarks.gpu import Figures, rows, say
 
 REFERENCE: Final = Path(engines.__file__).parent / "models" / "reference"
@@ -186,18 +189,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.swap", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--gpu", action="store_true", help="TensorRT engines instead of ONNX Runtime")
     parser.add_argument("--own", action="store_true", help="load engines in this process, not in one of their own")
-    parser.add_argument("--rate", type=float, default=1250.0, help="batches a second (%(default)g)")
-    parser.add_argument("--rows", type=int, default=8, help="rows a batch (%(default)s)")
-    parser.add_argument("--swaps", type=int, default=10, help="how often it goes back and forth (%(default)s)")
-    parser.add_argument("--prepare", type=Path, metavar="FOLDER", help="make the repository there and measure nothing")
-    parser.add_argument("--cache", type=Path, help="where engines are kept once built")
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "var")), help="for swap.json")
+    parser.add_argument("--rate", type=from_one, default=1250.0, help="batches a second (%(default)g)")
+    parser.add_argument("--rows", type=positive, default=8, help="rows a batch (%(default)s)")
+    parser.add_argument("--swaps", type=positive, default=10, help="how often it goes back and forth (%(default)s)")
+    parser.add_argument(
+        "--prepare", type=writable, metavar="FOLDER", help="make the repository there and measure nothing"
+    )
+    parser.add_argument("--cache", type=writable, help="where engines are kept once built")
+    parser.add_argument("--out", type=writable, default=os.environ.get("OUT", "var"), help="for swap.json")
     options = parser.parse_args()
-    if options.prepare:
-        prepare(options.prepare, options.cache, gpu=options.gpu)
-        return 0
-    with tempfile.TemporaryDirectory(prefix="tipstream-swap-") as folder:
-        found = uvloop.run(measure(options, Path(folder)))
+    if options.rows > BUCKETS[-1]:
+        parser.error(f"--rows must be {BUCKETS[-1]} or less: the model takes no more at a time")
+    if options.prepare and options.prepare.exists():
+        parser.error(f"--prepare makes a new folder, and {options.prepare} is there already")
+    try:
+        if options.prepare:
+            prepare(options.prepare, options.cache, gpu=options.gpu)
+            return 0
+        with tempfile.TemporaryDirectory(prefix="tipstream-swap-") as folder:
+            found = uvloop.run(measure(options, Path(folder)))
+    except ModelError as error:
+        raise SystemExit(str(error)) from None
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "swap.json").write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
     say(str({name: value for name, value in found.items() if name != "changes"}))

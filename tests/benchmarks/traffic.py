@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -116,3 +117,12 @@ def source(name: str) -> Callable[[int], Iterable[Event]]:
     """Find what `module:function` names: a function from a seed to events."""
     module, _, function = name.partition(":")
     return cast("Callable[[int], Iterable[Event]]", getattr(importlib.import_module(module), function))
+
+
+def named(text: str) -> str:
+    """Check that a source of this name gives events."""
+    try:
+        template(next(iter(source(text)(1))))
+    except Exception as error:  # whatever its author may have got wrong
+        raise argparse.ArgumentTypeError(f"{text!r} gives no events: {error or type(error).__name__}") from None
+    return text

@@ -17,21 +17,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
+
+try:
+    import lightgbm
+except ImportError as error:
+    raise SystemExit(f"{error}: this needs LightGBM: pip install 'tipstream[compare]'") from None
 
 from engines import metrics
 from engines.cpu import OnnxModel
 from engines.ladder import Ladder
-from engines.model import Model
+from engines.model import Model, ModelError
 from engines.prior import PriorModel
 from engines.train.dataset import concatenate, read
 from features.catalogue import fingerprint
 from replay.dataset import HORIZONS_S
 from replay.offline import Offline
 from replay.outcomes import all_tips
-from replay.recording import Recording
+from replay.recording import Recording, RecordingError
 
 HORIZON_S: Final = HORIZONS_S[-1]
 # Chosen as the network's recipe was, on the last half year of the tape's train.parquet: more trees fit it worse.
@@ -115,16 +119,28 @@ def figures(told: Told, name: str) -> dict[str, float]:
     }
 
 
+def recorded(text: str) -> Path:
+    """Check that a file is a recording."""
+    try:
+        with Recording(Path(text)):
+            return Path(text)
+    except RecordingError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train the trees, score, compare."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.trees", description=__doc__)
     parser.add_argument("shards", type=Path, metavar="SET")
-    parser.add_argument("recording", type=Path, metavar="RECORDING")
+    parser.add_argument("recording", type=recorded, metavar="RECORDING")
     parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="trained on the same set")
-    parser.add_argument("--after", type=Path, nargs="+", default=[], metavar="FILE", help="recordings that came before")
+    parser.add_argument("--after", type=recorded, nargs="+", default=[], metavar="FILE", help="recordings before it")
     options = parser.parse_args(arguments)
-    trees = grow(options.shards)
-    model = OnnxModel.load(options.model, features=fingerprint())
+    try:
+        model = OnnxModel.load(options.model, features=fingerprint())
+        trees = grow(options.shards)
+    except ModelError as error:
+        raise SystemExit(str(error)) from None
     prior = PriorModel(model.manifest)
     scorers = {"model": served(model), "trees": trees, "tip history only": served(prior)}
     told = asyncio.run(tell(options.recording, options.after, scorers, prior))
