@@ -17,6 +17,7 @@ from aiokafka.partitioner import murmur2
 from replay.recording import Headers, Record
 from scorer.config import Kafka
 from scorer.kafka.client import options, stop_consumer
+from scorer.kafka.refusal import named
 
 MOST_WAITING: Final = 100_000  # records handed over and not acknowledged, above which the producer asks to wait
 _BATCH_BYTES: Final = 256 * 1024
@@ -138,8 +139,7 @@ class Producer:
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or KafkaAccessError(
-            f"Kafka did not take all records of {self._topic}: {type(error).__name__}: {error}. "
-            f"It has {self.acknowledged:,} of them."
+            f"Kafka did not take all records of {self._topic}: {named(error)}. It has {self.acknowledged:,} of them."
         )
         self._less.set()
 
@@ -234,7 +234,7 @@ class Reader:
             return [(tp, await self._consumer.position(tp), fetched.get(tp, ())) for tp in partitions]
         except KafkaError as error:
             raise KafkaAccessError(
-                f"Records of {self._topic} cannot be read: {type(error).__name__}: {error}. If retention has "
+                f"Records of {self._topic} cannot be read: {named(error)}. If retention has "
                 "passed the range, remove the folder that ends in .parts and record what is left."
             ) from error
 
@@ -288,6 +288,6 @@ async def _partitions(config: Kafka, topic: str) -> int:
 
 def _unreachable(config: Kafka, topic: str, error: BaseException) -> KafkaAccessError:
     return KafkaAccessError(
-        f"Kafka at {config.bootstrap} cannot be used for {topic}: {type(error).__name__}: {error}. Check --bootstrap, "
+        f"Kafka at {config.bootstrap} cannot be used for {topic}: {named(error)}. Check --bootstrap, "
         "that the topic exists, and the TLS and SASL settings (TIPSTREAM_KAFKA__...)."
     )

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, for_code
 
 from scorer.config import ConfigError, Kafka
 from scorer.kafka.client import options
-from scorer.kafka.refusal import refusal
+from scorer.kafka.refusal import named, refusal
 
 _ATTEMPTS: Final = 20  # to see the group
 _PAUSE_S: Final = 0.25
@@ -64,7 +64,7 @@ async def look(config: Kafka) -> Cluster:
     except KafkaConnectionError as error:
         raise KafkaAccessError((await refusal(config)).words) from error
     except (KafkaError, OSError, TimeoutError) as error:
-        raise KafkaAccessError(f"{type(error).__name__}: {error}") from error
+        raise KafkaAccessError(named(error)) from error
     finally:
         await client.close()
         logger.setLevel(level)

@@ -23,7 +23,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from scorer.config import ConfigError, Kafka
 from scorer.kafka.client import options
 
-__all__ = ["Refusal", "Unreachable", "refusal", "unreachable"]
+__all__ = ["Refusal", "Unreachable", "named", "refusal", "unreachable"]
 
 _PATIENCE_S: Final = 3.0  # for one broker; we have waited for it before
 
@@ -51,7 +51,12 @@ class Unreachable(Exception):
 async def unreachable(config: Kafka, error: Exception) -> Unreachable:
     """Find out why, after a client of ours failed with an error that says less."""
     why = await refusal(config)
-    return Unreachable(why._replace(words=f"{why.words} ({type(error).__name__}: {error})"))
+    return Unreachable(why._replace(words=f"{why.words} ({named(error)})"))
+
+
+def named(error: BaseException) -> str:
+    """Return an error with the name of its kind, which the client library's own errors say themselves."""
+    return str(error) if isinstance(error, KafkaError) else f"{type(error).__name__}: {error}"
 
 
 async def refusal(config: Kafka) -> Refusal:
@@ -131,7 +136,7 @@ def _words(config: Kafka, error: Exception) -> tuple[str, bool]:
                 f"closes the connection at our first words: its listener there speaks another kafka.protocol than "
                 f"{config.protocol}, or wants another user"
             ), False
-    return f"cannot be used ({type(error).__name__}: {error})", False
+    return f"cannot be used ({named(error)})", False
 
 
 def _certificate(error: ssl.SSLCertVerificationError) -> str:

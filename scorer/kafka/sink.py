@@ -26,7 +26,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from scorer.config import Kafka
 from scorer.kafka.client import REQUEST_TIMEOUT_MS, options
-from scorer.kafka.refusal import refusal, unreachable
+from scorer.kafka.refusal import named, refusal, unreachable
 from scorer.tasks import end, within
 
 log = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ class Sink:
     def _fail(self, producer: AIOKafkaProducer | None, error: BaseException) -> None:
         """Have the producer replaced; once, however many batches fail with it."""
         if producer is self._producer and not self._broken.is_set():
-            log.warning("Replacing the Kafka producer after %s: %s", type(error).__name__, error)
+            log.warning("Replacing the Kafka producer after %s", named(error))
             self._failures += 1
             self._replace()
 

@@ -172,9 +172,10 @@ async def test_what_the_client_cannot_take_is_told_and_not_waited_for(embedded: 
 
 @pytest.mark.parametrize("use", [Producer, Reader])
 async def test_no_broker_is_told_in_words(use: Callable[[Kafka, str], Producer | Reader]) -> None:
-    with pytest.raises(KafkaAccessError, match="--bootstrap"):
+    with pytest.raises(KafkaAccessError, match="--bootstrap") as told:
         async with use(Kafka(bootstrap=f"127.0.0.1:{free_port()}"), "events"):
             pass
+    assert str(told.value).count("KafkaConnectionError") == 1
 
 
 @pytest.mark.kafka

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
 
 from scorer.config import Kafka
 from scorer.kafka import refusal as module
-from scorer.kafka.refusal import Unreachable, refusal
+from scorer.kafka.refusal import Unreachable, named, refusal
 from scorer.kafka.sink import Sink
 
 
@@ -38,6 +39,13 @@ async def test_a_broker_that_is_not_there_is_told_in_words() -> None:
     with pytest.raises(Unreachable, match=r"^Kafka does not serve us\. 127\.0\.0\.1:1 is not listened on") as told:
         await Sink(Kafka(bootstrap="127.0.0.1:1")).start()
     assert not told.value.final, "it may be started any time"
+    assert str(told.value).count("KafkaConnectionError") == 1
+
+
+def test_an_error_is_named_once() -> None:
+    assert named(KafkaConnectionError("gone")) == "KafkaConnectionError: gone"
+    assert named(RequestTimedOutError()) == "[Error 7] RequestTimedOutError"
+    assert named(OSError("gone")) == "OSError: gone"
 
 
 async def test_each_broker_is_told_apart() -> None:
