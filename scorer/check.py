@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,11 +17,13 @@ from rich.text import Text
 from engines import manifest
 from engines.model import ModelError
 from engines.repository.store import Repository
+from engines.tensorrt.plan import Engine
+from engines.tensorrt.probe import probe
 from features import redis_admin
 from features.catalogue import fingerprint
 from features.events import MAX_EVENT_BYTES
 from features.redis_admin import Deployment, Node, RedisAccessError
-from scorer.config import Config, Kafka, Redis
+from scorer.config import Config, Kafka, Model, Redis
 from scorer.kafka import admin
 from scorer.kafka.admin import Cluster, KafkaAccessError, Topic
 
@@ -76,25 +79,49 @@ def model(config: Config) -> Iterator[Finding]:
     else:
         seen = f"{found.name} {found.version}, SHA-256 {found.sha256[:12]}, features {found.features}."
         yield Finding("ok", "model", seen)
-    if config.model.repository is not None:
-        yield version(Repository(config.model.repository, config.model.trusted_keys))
+    yield from version(config.model)
 
 
-def version(repository: Repository) -> Finding:
-    """Check the version that the repository has promoted: its signature, its bytes, and the features it wants."""
+def version(settings: Model) -> Iterator[Finding]:
+    """Check what runs the model: the GPU if there must be one, and the version that the repository has promoted.
+
+    Its signature and bytes, the features it wants and, where an engine is to run on a GPU, that it works there.
+    """
+    from scorer.models import lacks_gpu, takes_gpu  # see above
+
+    try:
+        gpu = takes_gpu(settings)
+    except ModelError as error:
+        yield Finding("problem", "model", str(error))
+        return
+    if settings.repository is None:
+        return
+    repository = Repository(settings.repository, settings.trusted_keys)
     try:
         serving = repository.pointer().serving
         if serving is None:
-            return Finding(
+            yield Finding(
                 "warning",
                 "repository",
-                f"No version in {repository.root} was promoted; the model above scores, on the CPU.",
-                "Promote one with `tipstream-engine promote`.",
+                f"{_nothing(repository.root)}; the model above scores, on the CPU.",
+                "Promote one with `tipstream-engine promote`, or name another model.repository.",
             )
-        repository.open(serving, features=fingerprint())
+            return
+        opened = repository.open(serving, features=fingerprint())
+        if gpu and isinstance(opened, Engine):
+            probe(opened, device=settings.device)
     except ModelError as error:
-        return Finding("problem", "repository", f"The promoted version cannot serve. {error}")
-    return Finding("ok", "repository", f"Version {serving} serves; signed by a trusted key, and whole.")
+        yield Finding("problem", "repository", f"The promoted version cannot serve. {error}")
+        return
+    yield Finding("ok", "repository", f"Version {serving} is signed by a trusted key, and whole.")
+    if isinstance(opened, Engine) and not gpu:
+        why = "model.backend is cpu." if settings.backend == "cpu" else lacks_gpu(settings.device)
+        seen = f"Version {serving} is an engine for {opened.facts.gpu}, but its model runs on the CPU: {why}"
+        yield Finding("warning", "model", seen)
+
+
+def _nothing(root: Path) -> str:
+    return f"No version in {root} was promoted" if root.is_dir() else f"There is no repository at {root}"
 
 
 async def kafka(config: Kafka) -> list[Finding]:

@@ -26,6 +26,7 @@ from engines.shadow import Shadow
 from engines.tensorrt.plan import Engine
 from features.events import Event
 from scorer.config import Config
+from scorer.config import Model as Settings
 from scorer.gpu_watch import watch
 from scorer.instruments import Labels
 from scorer.lanes import DEFAULT_ARM, Challenge, Lane, Lanes
@@ -46,7 +47,7 @@ class Models:
         self._folder = folder
         self._metrics = metrics
         model = config.model
-        self._place = Place(_gpu(config), model.device, model.sharing == "process", model.quota, model.agreement)
+        self._place = Place(takes_gpu(model), model.device, model.sharing == "process", model.quota, model.agreement)
         self._repository = None if model.repository is None else Repository(model.repository, model.trusted_keys)
         waits = self._place.gpu and self._repository is not None
         self._stand_in = open_lineup("", read(folder, features=fingerprint), Place(), wanted=not waits)
@@ -194,21 +195,20 @@ def _field(name: str) -> Callable[[Event], str | None]:
     return attrgetter(name)
 
 
-def _gpu(config: Config) -> bool:
+def takes_gpu(model: Settings) -> bool:
     """Whether TensorRT is to run what it can; raises ModelError where it must and cannot."""
-    model = config.model
     if model.backend == "cpu" or (model.backend == "auto" and model.repository is None):
         return False
     if model.repository is None:
         raise ModelError("model.backend is tensorrt, but there is no model.repository to take engines from. Set it.")
-    missing = _missing(model.device)
+    missing = lacks_gpu(model.device)
     if missing and model.backend == "tensorrt":
         raise ModelError(f"model.backend is tensorrt, and TensorRT cannot run here: {missing}")
     return not missing
 
 
-def _missing(device: str) -> str:
-    """Why TensorRT cannot run here; empty if it can."""
+def lacks_gpu(device: str) -> str:
+    """Return why TensorRT cannot run here; empty if it can."""
     absent = [name for name in ("tensorrt", "cuda", "pynvml") if find_spec(name) is None]
     if absent:
         return f"{' and '.join(absent)} cannot be imported. Install them: pip install 'tipstream[gpu]'"

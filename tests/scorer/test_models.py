@@ -35,6 +35,7 @@ from scorer.config import Batching, Config, ConfigError, Experiment, Model
 from scorer.metrics import Metrics
 from scorer.models import Models
 from scorer.service import REFERENCE_MODEL
+from tests.engines import small_engines
 
 
 class Shelf:
@@ -283,13 +284,31 @@ def test_settings_that_contradict_each_other_are_refused(made: Any, words: str) 
 
 
 def test_the_check_looks_at_the_promoted_version(shelf: Shelf) -> None:
-    assert check.version(shelf.repository).level == "warning"
+    settings = Model(**shelf.settings)
+    assert [found.level for found in check.version(settings)] == ["warning"]
     version = shelf.promote("new")
-    assert check.version(shelf.repository).level == "ok"
+    assert [found.level for found in check.version(settings)] == ["ok"]
     (shelf.repository.folder(version) / ONNX_FILE).write_bytes(b"something else")
-    found = check.version(shelf.repository)
+    (found,) = check.version(settings)
     assert found.level == "problem"
     assert "The promoted version cannot serve." in found.seen
+
+
+def test_the_check_knows_that_an_engine_does_not_run_here(shelf: Shelf, tmp_path: Path) -> None:
+    source = small_engines.write(tmp_path / "built")
+    manifest = msgspec.structs.replace(read_manifest(source), features=fingerprint())
+    (source / MANIFEST_FILE).write_bytes(msgspec.json.encode(manifest))
+    shelf.repository.promote(shelf.repository.add(source), shelf.key, force="a test")
+    sound, doubt = check.version(Model(**shelf.settings, backend="auto", device="GPU-of-another-machine"))
+    assert (sound.level, doubt.level) == ("ok", "warning")
+    assert "its model runs on the CPU" in doubt.seen
+    (found,) = check.version(Model(**shelf.settings, backend="tensorrt", device="GPU-of-another-machine"))
+    assert (found.level, found.seen[:50]) == ("problem", "model.backend is tensorrt, and TensorRT cannot run")
+
+
+def test_the_check_does_not_take_a_folder_that_is_not_there_for_an_empty_one(tmp_path: Path) -> None:
+    (found,) = check.version(Model(repository=tmp_path / "nowhere", trusted_keys=tmp_path / "trusted.pem"))
+    assert (found.level, "There is no repository at" in found.seen) == ("warning", True)
 
 
 @pytest.mark.gpu
