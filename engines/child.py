@@ -163,6 +163,12 @@ def own(module: str) -> tuple[str, ...]:
     return (sys.executable, "-m", module)
 
 
+def leashed(module: str) -> tuple[str, ...]:
+    """Return the same for a module that is to end with the thread that starts it, however that ends."""
+    run = f"runpy.run_module({module!r}, run_name='__main__')"
+    return (sys.executable, "-c", f"import runpy; from engines.child import leash; leash(); {run}")
+
+
 def environment() -> dict[str, str]:
     """Give the child this process's, with the path to this package, wherever it was started from."""
     root = str(Path(__file__).resolve().parents[1])

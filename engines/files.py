@@ -60,4 +60,6 @@ def why(folder: Path, error: OSError) -> str:
             f"The disk is full: {folder} has {free:.0f} MiB left. Free some space (`tipstream-engine gc`) or name "
             "another folder with --repository."
         )
+    if error.errno == errno.EISDIR:  # `folder` may well be writable; a file that is replaced is the second name
+        return f"{error.filename2 or error.filename} is a folder, where a file belongs. Move it away."
     return f"{folder} cannot be written to ({error.strerror}). Name a writable folder with --repository."

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from engines import files
-from engines.child import converse
+from engines.child import converse, leashed
 from engines.gate.verdict import VERDICT_FILE, Verdict, read_verdict
 from engines.manifest import Artifact, read_manifest
 from engines.model import ModelError
@@ -21,11 +20,7 @@ log = logging.getLogger(__name__)
 
 _GATE_S: Final = 1_800.0
 _LOCK: Final = ".making"
-_GATE: Final = (  # on a leash: one that outlives its worker would take the GPU's time from the next one
-    sys.executable,
-    "-c",
-    "import sys; from engines.child import leash; from engines.cli import main; leash(); sys.exit(main())",
-)
+_GATE: Final = leashed("engines.cli")  # one that outlives its worker would take the GPU's time from the next one
 
 
 class Order(NamedTuple):

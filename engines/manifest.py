@@ -94,7 +94,7 @@ def read_manifest(folder: Path, *, fetch: Fetch = Path.read_bytes) -> Manifest:
     except FileNotFoundError:
         raise ModelError(
             f"There is no model in {folder}: {MANIFEST_FILE} is missing. Point at a folder that `tipstream-engine "
-            "train` wrote, or leave the setting out to use the reference model."
+            "train` wrote; a service without `model.path` uses the reference model."
         ) from None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(

@@ -140,12 +140,12 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _calibration(artifact: Artifact, traffic: Path | None) -> Calibration:
-    from engines.tensorrt.calibrate import read_calibration
-
     if traffic is None:
         raise ModelError(
             "INT8 must be calibrated: name a labelled set with --traffic, as `tipstream-replay dataset` makes it."
         )
+    from engines.tensorrt.calibrate import read_calibration
+
     return read_calibration(artifact, traffic)
 
 
@@ -175,9 +175,13 @@ def _verify(options: argparse.Namespace) -> int:
             options=Options(limits, options.runs, energy),
             progress=say,
         )
-    _write_report(out, report.markdown(verdict), report.page(verdict))
+    if not folder.is_dir():
+        raise ModelError(f"Version {version} was cleared away while it was judged. Bring it in and verify it again.")
     write_verdict(folder, verdict)
+    _write_report(out, report.markdown(verdict), report.page(verdict))
     _print(version, verdict, out)
+    if energy and verdict.energy_note:
+        print(f"Energy was not measured: {verdict.energy_note}")
     return 0 if verdict.passed else 1
 
 
@@ -214,8 +218,8 @@ def _try(folder: Path, why: Callable[[Path, OSError], str]) -> None:
 
 def _write_report(folder: Path, markdown: str, page: str) -> None:
     try:
-        (folder / "report.md").write_text(markdown, "utf-8")
-        (folder / "report.html").write_text(page, "utf-8")
+        files.replace(folder / "report.md", markdown.encode())
+        files.replace(folder / "report.html", page.encode())
     except OSError as error:
         raise ModelError(_unwritable(folder, error)) from error
 

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any, Final
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from engines.commands.numbers import whole
-from engines.commands.tables import add, show
+from engines.commands.tables import add, console, show
 from engines.gate.verdict import Verdict
 from engines.manifest import MANIFEST_FILE
 from engines.model import ModelError
@@ -121,13 +121,31 @@ def _list(options: argparse.Namespace) -> None:
     folders = sorted({path.parent.parent for path in options.folder.rglob(f"[!.]*/{MANIFEST_FILE}")})
     if not folders:
         raise ModelError(f"There is no model below {options.folder}. `tipstream-engine train` writes one.")
-    table = Table("", "version", "model", "made", "runs on", "PR-AUC", "gate", "signed")
+    width = console().width
+    wide = width >= 120
+    table = Table(
+        Column("", overflow="fold"),
+        Column("version", no_wrap=True),  # whole: it is what the other commands are given
+        Column("model", overflow="fold"),
+        Column("made", overflow="fold", width=16 if wide else 10 if width >= 80 else 5),  # no date folds within a part
+        Column("runs on", overflow="fold"),
+        Column("PR-AUC", no_wrap=True),
+        Column("gate", no_wrap=True),
+        Column("signed", overflow="fold"),
+        padding=(0, int(wide)),
+        show_edge=wide,
+    )
+    missing = []
     for folder in folders:
         repository = Repository(folder, options.keys / TRUSTED_FILE)
-        current = repository.pointer()
-        for version in repository.versions():
+        current, versions = repository.pointer(), repository.versions()
+        for version in versions:
             add(table, *_row(repository, current, version))
+        if current.serving not in (None, *(version.id for version in versions)):
+            missing.append(f"Version {current.serving} is to serve, and cannot be read. Roll back, or promote another.")
     show(table)
+    for line in missing:
+        print(line)
 
 
 def _row(repository: Repository, current: Pointer, version: Version) -> tuple[str | Text, ...]:
@@ -157,6 +175,10 @@ def _signed(repository: Repository, version: str) -> str | Text:
         seal = repository.seal(version)
     except ModelError:
         return Text("not trusted", "red")
+    try:
+        repository.vouched(version)
+    except ModelError:
+        return Text("changed", "red")
     return f"forced: {seal.forced}" if seal.forced else "yes"
 
 

@@ -19,10 +19,15 @@ def add(table: Table, *cells: str | Text) -> None:
     table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
+def console() -> Console:
+    """Return where tables are shown."""
+    here = rich.get_console()
+    return here if here.is_terminal else Console(width=_PIPED_WIDTH)
+
+
 def show(table: Table) -> None:
     """Print a table."""
-    console = rich.get_console()
-    (console if console.is_terminal else Console(width=_PIPED_WIDTH)).print(table)
+    console().print(table)
 
 
 @contextmanager

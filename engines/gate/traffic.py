@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from engines.child import converse, own
+from engines.child import converse, leashed
 from engines.gate.accuracy import Sample
 from engines.manifest import Manifest
 from engines.model import ModelError
@@ -21,7 +21,7 @@ _FEWEST_ROWS: Final = 2_000
 _FEWEST_TIPS: Final = 20
 _DATASET_TIMEOUT_S: Final = 3600.0
 #: The replay tool computes features as the service does; it knows this package, so it is only ever run from here.
-_REPLAY: Final = own("replay.cli")
+_REPLAY: Final = leashed("replay.cli")
 
 
 class Traffic(NamedTuple):
@@ -102,7 +102,10 @@ def _compute(recording: Path, shards: Path, replay: tuple[str, ...], progress: C
 
     ended = converse(command, b"", timeout_s=_DATASET_TIMEOUT_S, heard=heard)
     if ended.status != 0:
-        raise ModelError(f"{recording} could not be made into rows: {ended.last_words}")
+        raise ModelError(
+            f"{recording} could not be made into rows: {ended.last_words} If the disk of {shards.parent} is too small, "
+            "set TMPDIR to another place."
+        )
 
 
 def _records(recording: Path) -> int:

@@ -72,7 +72,7 @@ class TrustedKeys:
 def generate(folder: Path) -> SigningKey:
     """Make a pair: `signing.key`, readable by its owner alone, and `trusted.pem`, to which the public half is added.
 
-    Raises ModelError if there is a signing key already.
+    Where there is a signing key whose public half is missing, that is added. Raises ModelError if both are there.
     """
     key = SigningKey(Ed25519PrivateKey.generate())
     path = folder / SIGNING_FILE
@@ -80,24 +80,36 @@ def generate(folder: Path) -> SigningKey:
         if folder.exists() and not folder.is_dir():
             raise ModelError(f"{folder} is a file. Name a folder for the keys.")
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return _trusted_again(path)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(key.private_pem())
-            trusted = folder / TRUSTED_FILE
-            held = trusted.read_bytes() if trusted.exists() else b""
-            files.replace(trusted, held + key.public_pem())  # half of one would spoil those before it
+            _trust(folder / TRUSTED_FILE, key)
         except OSError:
             path.unlink()  # a key that nobody trusts would only keep the next one from being made
             raise
-    except FileExistsError:
-        raise ModelError(
-            f"{path} is there already. To change keys, move it away first: what it signed stays trusted as long as its "
-            f"public half is in {TRUSTED_FILE}."
-        ) from None
     except OSError as error:
         raise ModelError(f"No keys can be written to {folder} ({error.strerror}). Name another folder.") from error
     return key
+
+
+def _trusted_again(path: Path) -> SigningKey:
+    key, trusted = read_signing_key(path), path.with_name(TRUSTED_FILE)
+    if trusted.exists() and key.id in read_trusted(trusted):
+        raise ModelError(
+            f"{path} is there already. To change keys, move it away first: what it signed stays trusted as long as its "
+            f"public half is in {TRUSTED_FILE}."
+        )
+    _trust(trusted, key)
+    return key
+
+
+def _trust(path: Path, key: SigningKey) -> None:
+    held = path.read_bytes() if path.exists() else b""
+    files.replace(path, held + key.public_pem())  # half of one would spoil those before it
 
 
 def read_signing_key(path: Path) -> SigningKey:
@@ -113,7 +125,12 @@ def read_signing_key(path: Path) -> SigningKey:
         raise ModelError(f"{path} can be read by others, who could then sign engines: run chmod 600 {path}")
     try:
         key = serialization.load_pem_private_key(content, password=None)
-    except (ValueError, TypeError) as error:
+    except TypeError as error:
+        raise ModelError(
+            f"{path} is encrypted, and nobody is asked for a password here: decrypt it (`openssl pkey`), or name the "
+            "folder of another one with --keys."
+        ) from error
+    except ValueError as error:
         raise ModelError(f"{path} is no private key ({error}). Make one with `tipstream-engine keygen`.") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise ModelError(f"{path} is no Ed25519 key. Make one with `tipstream-engine keygen`.")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from engines import files
-from engines.folder import ENGINE_FILES, MODEL_FILES, contents, is_engine, read_either
+from engines.folder import ENGINE_FILES, MODEL_FILES, contents, is_engine, load, read_either
 from engines.gate.verdict import VERDICT_FILE, Verdict, read_verdict
 from engines.manifest import MANIFEST_FILE, Artifact, Manifest, read, read_manifest
 from engines.model import ModelError
@@ -35,6 +35,8 @@ ID_LENGTH: Final = 16
 _LOCK: Final = ".lock"
 _NEW: Final = ".new-"
 _GONE: Final = ".gone-"
+_CHANGED: Final = "Version {} was changed after it was signed: copy it from its origin."
+_OTHERWISE: Final = "To have it serve all the same, give the reason with --force."
 _TRAVELS: Final = (*ENGINE_FILES, VERDICT_FILE, SEAL_FILE, "MODEL_CARD.md")
 
 
@@ -81,10 +83,15 @@ class Repository:
         return sorted(found, key=_made, reverse=True)
 
     def version(self, version: str) -> Version:
-        """Look at one version without checking it; raises ModelError."""
+        """Look at one version without checking it; raises ModelError. A verdict that cannot be read counts as none."""
         folder = self.folder(version)
         facts = read_facts(folder) if is_engine(folder) else None
-        return Version(version, folder, read_manifest(folder), facts, read_verdict(folder))
+        try:
+            verdict = read_verdict(folder)
+        except ModelError as error:
+            log.warning("%s", error)
+            verdict = None
+        return Version(version, folder, read_manifest(folder), facts, verdict)
 
     def find(self, name: str) -> str:
         """Return the id that begins with `name`, or that of the folder which `name` is; raises ModelError."""
@@ -92,6 +99,7 @@ class Repository:
             current: str | None = getattr(self.pointer(), name)
             if current is None:
                 raise ModelError(f"{self.root} has no {name} version yet. Promote one.")
+            self._there(current)
             return current
         path = Path(name)
         if path.parent.resolve() == self.root.resolve() and (path / MANIFEST_FILE).exists():
@@ -99,6 +107,8 @@ class Repository:
         matching = [each for each in self._ids() if each.startswith(name)]
         if len(matching) == 1:
             return matching[0]
+        if not matching and len(path.parts) > 1:
+            raise ModelError(f"There is no model or engine at {path}. Name its folder, or the beginning of its id.")
         raise ModelError(
             f"{len(matching) or 'No'} version{'s' if matching else ''} in {self.root} begin{'' if matching else 's'} "
             f"with {name!r}. `tipstream-engine list {self.root}` shows them all."
@@ -118,10 +128,19 @@ class Repository:
 
     def seal(self, version: str) -> Seal:
         """Return a version's seal, its signature checked; raises ModelError."""
-        folder = self.folder(version)
-        if not folder.is_dir():
-            raise ModelError(f"Version {version} is not in {self.root}. Roll back, or promote one that is.")
-        return seal.read(folder, version, self._trusted_keys())
+        self._there(version)
+        return seal.read(self.folder(version), version, self._trusted_keys())
+
+    def vouched(self, version: str) -> Seal:
+        """Return a version's seal once every byte was checked against it; raises ModelError."""
+        signed = self.seal(version)
+        try:
+            whole = signed.files == contents(self.folder(version))
+        except ModelError:  # a file is gone
+            whole = False
+        if not whole:
+            raise ModelError(_CHANGED.format(version))
+        return signed
 
     def sealed(self, version: str) -> bool:
         """Whether a version bears a seal, good or not."""
@@ -134,6 +153,7 @@ class Repository:
         """
         wanted = contents(source)
         version = _id(source, wanted)
+        read_either(source, features=read_manifest(source).features)  # what cannot be read is not worth a place
         with self._writing(make=True):
             folder = self.folder(version)
             if folder.is_dir():
@@ -192,7 +212,7 @@ class Repository:
             current = self.pointer()
             changed = current.rolled_back(reason)
             assert changed.serving is not None
-            self._vouched(changed.serving)
+            self.vouched(changed.serving)
             pointer.write(self.root, changed)
         return changed
 
@@ -201,12 +221,13 @@ class Repository:
 
         `remove=False` only looks. A version is renamed before it is deleted, so that none is ever seen half gone.
         """
-        with self._writing("What went is gone, and the rest is as it was: clear away again."):
+        left = "What went is gone, and the rest is as it was: clear away again." if remove else "Nothing was changed."
+        with self._writing(left):
             current = self.pointer()
             others = [each for each in self.versions() if each.id not in (current.serving, current.previous)]
             if remove:
-                for left in (*self.root.glob(f"{_GONE}*"), *self.root.glob(f"{_NEW}*")):  # of a step that was killed
-                    shutil.rmtree(left, ignore_errors=True)
+                for old in (*self.root.glob(f"{_GONE}*"), *self.root.glob(f"{_NEW}*")):  # of a step that was killed
+                    shutil.rmtree(old, ignore_errors=True)
                 self._remove_unfinished()
                 for each in others[keep:]:
                     gone = self.root / f"{_GONE}{each.id}"
@@ -241,11 +262,15 @@ class Repository:
             )
         folder = self.folder(version)
         found, verdict = contents(folder), read_verdict(folder)
-        refused = _refusal(version, verdict, found)
+        if _id(folder, found) != version:
+            raise ModelError(f"{folder} was renamed, or its files are another version's: copy it from its origin.")
+        refused = self._changed(version, found) or _refusal(version, verdict, found)
         if refused and not force:
             raise ModelError(refused)
-        # Whoever forces means the gate's verdict, not files that contradict each other.
-        read_either(folder, features=read_manifest(folder).features)
+        # Whoever forces means the gate's verdict, not files that contradict each other or that nobody can load.
+        opened = read_either(folder, features=read_manifest(folder).features)
+        if isinstance(opened, Artifact):
+            load(opened).close()
         made = Seal(
             version=version,
             files=found,
@@ -256,25 +281,28 @@ class Repository:
         files.replace(folder / SEAL_FILE, seal.pack(made, key))
         return made
 
+    def _changed(self, version: str, found: Mapping[str, str]) -> str | None:
+        """Tell that a version is not what was signed here before; None if it is, or was not."""
+        try:
+            signed = self.seal(version)
+        except ModelError:
+            return None
+        return None if signed.files == found else f"{_CHANGED.format(version)} {_OTHERWISE}"
+
+    def _there(self, version: str) -> None:
+        if not self.folder(version).is_dir():
+            raise ModelError(f"Version {version} is not in {self.root}. Roll back, or promote one that is.")
+
     def _objection(self, version: str) -> str | None:
         """Return what speaks against a version, its seal or the gate's latest verdict; None for nothing."""
         try:
-            signed = self._vouched(version)
+            signed = self.vouched(version)
         except ModelError as error:
             return str(error)
         verdict = read_verdict(self.folder(version))
         if verdict is None or verdict.passed or signed.forced:
             return None
         return _refusal(version, verdict, signed.files)
-
-    def _vouched(self, version: str) -> Seal:
-        """Return a version's seal once every byte was checked against it; raises ModelError."""
-        signed = self.seal(version)
-        if signed.files != contents(self.folder(version)):
-            raise ModelError(
-                f"Version {version} was changed after it was signed: copy it from its origin, or verify it again."
-            )
-        return signed
 
     def _trusted_keys(self) -> TrustedKeys:
         if self._trusted is None:
@@ -303,20 +331,19 @@ def _id(folder: Path, found: Mapping[str, str]) -> str:
 
 def _refusal(version: str, verdict: Verdict | None, found: Mapping[str, str]) -> str | None:
     """Why the gate's verdict does not let a version serve; None if it does."""
-    otherwise = "To have it serve all the same, give the reason with --force."
     if verdict is None:
         return (
             f"Version {version} has not been through the gate. Run `tipstream-engine verify {version} --traffic "
-            f"RECORDING.parquet`. {otherwise}"
+            f"RECORDING.parquet`. {_OTHERWISE}"
         )
     if verdict.files != found:
         return (
             f"The gate judged other bytes than lie in version {version} now: something was replaced since. Run "
-            f"`tipstream-engine verify` again. {otherwise}"
+            f"`tipstream-engine verify` again. {_OTHERWISE}"
         )
     if not verdict.passed:
         failed = ", ".join(verdict.failed)
-        return f"Version {version} did not pass the gate: {failed}. Its report says how far off. {otherwise}"
+        return f"Version {version} did not pass the gate: {failed}. Its report says how far off. {_OTHERWISE}"
     return None
 
 

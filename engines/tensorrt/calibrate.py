@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from engines.cpu import OnnxModel, magnitudes
 from engines.manifest import Artifact
 from engines.model import ModelError
-from engines.tensorrt import precision
+
+try:
+    from engines.tensorrt import precision
+except ModuleNotFoundError as error:
+    raise ModelError(
+        f"Calibrating INT8 needs {error.name}, which is not installed. On a machine with an NVIDIA GPU: "
+        "pip install 'tipstream[gpu]'"
+    ) from error
 
 _BATCH: Final = 64
 _TESTED: Final = 64

@@ -90,6 +90,25 @@ def test_an_exception_here_leaves_nothing_there() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="leashes are Linux's")
+def test_a_leashed_module_gets_its_arguments_and_ends_with_the_one_that_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tells = "import os, sys, time; print(os.getpid(), sys.argv[1], flush=True); time.sleep(60)"
+    (tmp_path / "tells.py").write_text(tells)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    outer = (
+        "import os, signal, subprocess\n"
+        "from engines.child import leashed\n"
+        "child = subprocess.Popen([*leashed('tells'), 'this'], stdout=subprocess.PIPE)\n"
+        "print(child.stdout.readline().decode(), flush=True, end=''); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    _, heard = ask(outer)
+    told, argument = heard[0].split()
+    assert argument == b"this"
+    assert gone(int(told))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="leashes are Linux's")
 def test_a_leashed_process_ends_with_the_one_that_started_it() -> None:
     inner = "from engines.child import leash; import os, time; leash(); print(os.getpid(), flush=True); time.sleep(60)"
     outer = (

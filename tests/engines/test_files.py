@@ -43,6 +43,16 @@ def test_a_full_disk_is_told_with_what_is_left_of_it(tmp_path: Path) -> None:
     assert "Permission denied" in files.why(tmp_path, OSError(errno.EACCES, "Permission denied"))
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "version" / "seal").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError) as caught:
+        files.replace(tmp_path / "version" / "seal", b"x")
+    assert files.why(tmp_path, caught.value).startswith(f"{tmp_path / 'version' / 'seal'} is a folder")
+    with pytest.raises(IsADirectoryError) as caught, files.locked(tmp_path / "version"):
+        pass
+    assert files.why(tmp_path, caught.value).startswith(f"{tmp_path / 'version'} is a folder")
+
+
 def test_a_lock_is_held_against_others_and_ends_with_its_holder(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     script = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,17 +155,7 @@ Repository(Path(root), keys.with_name("trusted.pem")).promote({newer!r}, read_si
     assert repository.pointer().serving == newer
 
 
-def test_the_gate_is_there_and_ends_with_whoever_asked_it() -> None:
-    asks = (
-        "import subprocess, sys; from engines.making import _GATE as gate; "
-        "verify = [*gate[:2], gate[2].replace('sys.exit(main())', 'print(sys.argv, flush=True); sys.stdin.read()')]; "
-        "subprocess.Popen([*verify, 'verify'], stdin=sys.stdin); sys.stdin.read()"
-    )
-    with subprocess.Popen([sys.executable, "-c", asks], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as asking:
-        assert asking.stdout is not None
-        assert asking.stdout.readline() == b"['-c', 'verify']\n"
-        asking.kill()
-        assert asking.stdout.read() == b""  # which ends once the gate has closed it, too
+def test_the_gate_is_there() -> None:
     assert converse((*_GATE, "verify", "--help"), b"", timeout_s=60.0, heard=lambda line: None).status == 0
 
 

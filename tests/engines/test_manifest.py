@@ -31,6 +31,11 @@ def test_changed_bytes_are_refused(tmp_path: Path) -> None:
         load(folder, features=small_models.FINGERPRINT)
 
 
+def test_where_there_is_no_model_a_command_and_a_setting_are_both_told_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"`tipstream-engine train` wrote; a service without `model\.path`"):
+        load(tmp_path, features=small_models.FINGERPRINT)
+
+
 @pytest.mark.parametrize(("file", "words"), [(MANIFEST_FILE, "There is no model in"), (ONNX_FILE, "cannot be read")])
 def test_a_missing_file_is_named(tmp_path: Path, file: str, words: str) -> None:
     folder = small_models.write(tmp_path, small_models.artifact())

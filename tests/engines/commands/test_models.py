@@ -1,5 +1,7 @@
 """`tipstream-engine show`, and what every command has in common."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,22 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], comma
         main([command, "--help"])
     assert exited.value.code == 0
     assert f"usage: tipstream-engine {command}" in capsys.readouterr().out
+
+
+def test_sigterm_ends_a_command_and_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = []
+
+    def terminated(folder: Path) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            let_go.append(folder)
+
+    monkeypatch.setattr("engines.commands.models.read_manifest", terminated)
+    with pytest.raises(SystemExit) as ended:
+        main(["show", str(tmp_path)])
+    assert (ended.value.code, let_go) == (143, [tmp_path])
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_ctrl_c_ends_a_command_without_a_traceback(

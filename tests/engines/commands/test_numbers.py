@@ -19,6 +19,10 @@ from engines.cli import main
         ("build m --buckets 8,1", "'8,1' must be whole numbers above 0, ascending"),
         ("build m --buckets 1,", "'1,' must be whole numbers above 0, ascending"),
         ("build m --lengths a", "'a' must be whole numbers above 0, ascending"),
+        ("verify m --traffic t --energy 1e300", "1e+300 is more than 1,000,000"),
+        ("gc --keep 99999999999999999999", "99999999999999999999 is more than 9,223,372,036,854,775,807"),
+        ("bench m --runs 99999999999999999999", "99999999999999999999 is more than 1,000,000"),
+        ("build m --buckets 1,99999999999999999999", "99999999999999999999 is more than 1,000,000"),
     ],
 )
 def test_it_is_told_in_a_sentence(arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

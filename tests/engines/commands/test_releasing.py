@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
+import rich
+from rich.console import Console
 
 from engines.cli import main
 from engines.repository.keys import TRUSTED_FILE
@@ -87,6 +90,15 @@ def test_a_seal_that_nobody_here_trusts_is_shown_as_such(desk: Desk, tmp_path: P
     assert "not trusted" in desk.type("list")
 
 
+def test_a_version_that_was_changed_or_is_gone_is_shown_as_such(desk: Desk, tmp_path: Path) -> None:
+    version = desk.type("promote", desk.model(1)).split()[1]
+    other = desk.type("promote", desk.model(2)).split()[1]
+    (tmp_path / "engines" / version / "model.onnx").write_bytes(b"other bytes")
+    assert "changed" in desk.type("list")
+    shutil.rmtree(tmp_path / "engines" / other)
+    assert f"Version {other} is to serve, and cannot be read." in desk.type("list")
+
+
 def test_names_and_reasons_are_shown_as_they_are(desk: Desk, tmp_path: Path, capsys: Said) -> None:
     odd = small_models.artifact()
     manifest = msgspec.structs.replace(odd.manifest, name="small[/]", trained_on="[bold]all[/bold] :wink: [/]")
@@ -108,6 +120,19 @@ def test_old_versions_are_cleared_away(desk: Desk, tmp_path: Path) -> None:
     assert desk.type("gc", "--keep", "0").endswith("1 version gone.\n")
     assert len(repository.versions()) == 2
     assert desk.type("gc").endswith("0 versions gone.\n")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_shows_ids_whole_and_leaves_nothing_out(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    version = desk.type("promote", desk.model(1), "--force", "gate to follow").split()[1]
+    monkeypatch.setattr(rich, "get_console", lambda: Console(width=width, force_terminal=True, color_system=None))
+    listed = desk.type("list")
+    assert version in listed
+    assert "…" not in listed
+    day = "2021-07-01" if width >= 80 else "07-01"
+    assert day in listed.replace("│", " ").split(), "a date folds between its parts"
 
 
 def test_models_below_any_folder_are_listed(desk: Desk, tmp_path: Path, capsys: Said) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
+from engines.manifest import Artifact
 from engines.repository.keys import TRUSTED_FILE, SigningKey, generate
 from engines.repository.store import Repository
 from engines.tensorrt.plan import Settings
@@ -20,9 +23,11 @@ class Shop:
         self._made = 0
 
     def model(self, **verdict: bool) -> str:
-        """Bring in a model of its own."""
+        """Bring in a model of its own, made a day after the one before."""
         self._made += 1
-        source = small_models.write(self.folder / f"model{self._made}", small_models.artifact(value_scale=self._made))
+        model = small_models.artifact(value_scale=self._made)
+        manifest = msgspec.structs.replace(model.manifest, created=f"2022-01-{self._made:02}T00:00:00Z")
+        source = small_models.write(self.folder / f"model{self._made}", Artifact(manifest, model.onnx))
         return self._brought(source, verdict)
 
     def engine(self, plan: bytes = b"a plan", **verdict: bool) -> str:

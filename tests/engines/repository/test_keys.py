@@ -46,6 +46,13 @@ def test_a_key_that_could_not_be_made_known_is_not_kept(tmp_path: Path) -> None:
     assert not (tmp_path / SIGNING_FILE).exists()
 
 
+def test_a_public_half_that_was_lost_is_made_again(tmp_path: Path) -> None:
+    key = generate(tmp_path)
+    (tmp_path / TRUSTED_FILE).unlink()
+    assert generate(tmp_path).id == key.id
+    assert key.id in read_trusted(tmp_path / TRUSTED_FILE)
+
+
 def test_a_folder_that_cannot_be_is_told_in_words(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No keys can be written"):
         generate(tmp_path / ("k" * 300))

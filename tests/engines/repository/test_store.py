@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import msgspec
 import pytest
 
 from engines.folder import ENGINE_FILES, MODEL_FILES
-from engines.manifest import ONNX_FILE, Artifact
+from engines.gate.verdict import VERDICT_FILE
+from engines.manifest import MANIFEST_FILE, ONNX_FILE, Artifact
 from engines.model import ModelError
 from engines.repository.keys import TRUSTED_FILE, generate
 from engines.repository.store import Repository
@@ -56,9 +58,43 @@ def test_no_force_makes_a_version_serve_that_cannot_be_read(shop: Shop) -> None:
     model, engine = shop.model(), shop.engine()
     for version, name in ((model, ONNX_FILE), (engine, PLAN_FILE)):
         (shop.repository.folder(version) / name).write_bytes(b"other bytes")
-        with pytest.raises(ModelError, match=rf"{name} has SHA-256"):
+        with pytest.raises(ModelError, match=rf"{name} has SHA-256|its files are another version's"):
             shop.repository.promote(version, shop.key, force="in a hurry")
         assert not shop.repository.sealed(version)
+
+
+def test_no_force_makes_a_version_serve_that_nothing_can_load(shop: Shop) -> None:
+    hashed = hashlib.sha256(b"garbage").hexdigest()
+    manifest = msgspec.structs.replace(small_models.artifact().manifest, sha256=hashed)
+    version = shop.repository.add(small_models.write(shop.folder / "garbage", Artifact(manifest, b"garbage")))
+    with pytest.raises(ModelError, match="ONNX Runtime"):
+        shop.repository.promote(version, shop.key, force="in a hurry")
+    assert shop.repository.pointer().serving is None
+
+
+@pytest.mark.parametrize("kind", ["model", "engine"])
+def test_a_forged_verdict_does_not_get_changed_files_signed(shop: Shop, kind: str) -> None:
+    version = shop.model(passed=True) if kind == "model" else shop.engine(passed=True)
+    shop.repository.sign(version, shop.key)
+    folder = shop.repository.folder(version)
+    if kind == "model":
+        manifest = msgspec.json.decode((folder / MANIFEST_FILE).read_bytes(), type=dict[str, object])
+        (folder / MANIFEST_FILE).write_bytes(msgspec.json.encode(manifest | {"name": "another"}))
+    else:
+        forged = small_engines.write(shop.folder / "forged", Settings(buckets=(1, 9)), plan=b"evil")
+        for name in (PLAN_FILE, FACTS_FILE):
+            (folder / name).write_bytes((forged / name).read_bytes())
+    small_engines.judged(folder)
+    with pytest.raises(ModelError, match=r"was changed after it was signed|its files are another version's"):
+        shop.repository.promote(version, shop.key)
+    assert shop.repository.pointer().serving is None
+
+
+def test_a_renamed_folder_is_not_signed_anew(shop: Shop) -> None:
+    version = shop.model(passed=True)
+    shop.repository.folder(version).rename(shop.repository.folder("a" * 16))
+    with pytest.raises(ModelError, match="was renamed"):
+        shop.repository.promote("a" * 16, shop.key)
 
 
 def test_force_needs_a_reason_and_keeps_it(shop: Shop) -> None:
@@ -266,11 +302,6 @@ def test_a_folder_that_lacks_a_file_is_not_brought_in(shop: Shop, name: str) -> 
 
 def test_clearing_away_keeps_what_serves_what_served_and_the_latest(shop: Shop) -> None:
     versions = [shop.model(passed=True) for _ in range(5)]
-    for i, version in enumerate(versions):  # made one after the other
-        path = shop.repository.folder(version) / "manifest.json"
-        fields = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
-        path.write_bytes(msgspec.json.encode(fields | {"created": f"2022-01-0{i + 1}T00:00:00Z"}))
-        small_engines.judged(shop.repository.folder(version))
     shop.repository.promote(versions[0], shop.key)
     shop.repository.promote(versions[1], shop.key)
     (shop.repository.root / ".new-0123").mkdir()
@@ -281,6 +312,29 @@ def test_clearing_away_keeps_what_serves_what_served_and_the_latest(shop: Shop) 
     assert {each.id for each in shop.repository.versions()} == {versions[0], versions[1], versions[4]}
     left = {path.name for path in shop.repository.root.iterdir()}
     assert left == {versions[0], versions[1], versions[4], "pointer.json", ".lock", ".0123.lock"}
+
+
+def test_what_cannot_be_read_is_not_brought_in(shop: Shop) -> None:
+    source = small_models.write(shop.folder / "source", small_models.artifact())
+    (source / MANIFEST_FILE).write_text("{}")
+    with pytest.raises(ModelError, match=str(source)):
+        shop.repository.add(source)
+    assert not shop.repository.root.exists()
+
+
+def test_a_damaged_verdict_counts_as_none_and_hides_nothing(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    version = shop.model(passed=True)
+    (shop.repository.folder(version) / VERDICT_FILE).write_text("junk")
+    assert [(each.id, each.verdict) for each in shop.repository.versions()] == [(version, None)]
+    assert "Run `tipstream-engine verify` again" in caplog.text
+
+
+def test_a_serving_version_that_is_gone_is_said_to_be(shop: Shop) -> None:
+    version = shop.model(passed=True)
+    shop.repository.promote(version, shop.key)
+    shutil.rmtree(shop.repository.folder(version))
+    with pytest.raises(ModelError, match=f"Version {version} is not in"):
+        shop.repository.find("serving")
 
 
 def test_a_damaged_version_hides_no_other(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:

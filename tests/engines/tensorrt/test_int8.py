@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,3 +134,16 @@ def test_too_little_or_other_traffic_calibrates_nothing(tmp_path: Path, change: 
     folder = made.shards(tmp_path / "set", **change)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=words):
         read_calibration(small_models.artifact(), folder)
+
+
+def test_without_the_package_onnx_it_is_told_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['onnx'] = None; from engines.cli import main\n"
+        "sys.exit(main(['build', sys.argv[1], '--precision', 'int8', '--traffic', 'any']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(REFERENCE)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert "needs onnx, which is not installed" in done.stderr
+    assert "pip install 'tipstream[gpu]'" in done.stderr

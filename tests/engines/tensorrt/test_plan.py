@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from engines.model import ModelError
-from engines.tensorrt.plan import FACTS_FILE, Settings, key, read_facts
-from tests.engines import small_engines
+from engines.tensorrt.plan import FACTS_FILE, KNOWN_FILE, Settings, key, read_engine, read_facts
+from tests.engines import small_engines, small_models
 from tests.engines.small_engines import GPU
 
 SETTINGS = Settings()
@@ -61,3 +64,28 @@ def test_facts_from_elsewhere_name_no_folder_of_their_own_choice(tmp_path: Path,
     (folder / FACTS_FILE).write_bytes(msgspec.json.encode(msgspec.structs.replace(facts, **{field: digits})))
     with pytest.raises(ModelError, match=r"engine\.json cannot be read .* Build the engine again"):
         read_facts(folder)
+
+
+def array() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.ones(3))
+    return file.getvalue()
+
+
+def archive(bits: int) -> bytes:
+    """An archive whose only entry claims to be encrypted (bit 0) or patched (bit 5)."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as written:
+        written.writestr("features.npy", array())
+    content = bytearray(file.getvalue())
+    content[6] |= bits
+    content[content.index(b"PK\x01\x02") + 8] |= bits
+    return bytes(content)
+
+
+@pytest.mark.parametrize("content", [b"garbage", array(), archive(0), archive(1), archive(1 << 5)])
+def test_rows_that_are_none_are_told_in_words_of_our_own(tmp_path: Path, content: bytes) -> None:
+    folder = small_engines.write(tmp_path)
+    (folder / KNOWN_FILE).write_bytes(content)
+    with pytest.raises(ModelError, match=r"cannot be read \(known\.npz is damaged\)\. Build it again"):
+        read_engine(folder, features=small_models.FINGERPRINT)
