@@ -47,6 +47,7 @@ class Breaker:
         self._failed = max(0.0, self._failed - _FORGIVEN)
         if self.state == "half-open":
             self.state = "closed"
+            self._failed = 0.0  # late news of batches from before may have been counted
             self._wait_s = self._first_wait_s
 
     def failed(self, now: float) -> None:

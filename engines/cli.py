@@ -26,7 +26,7 @@ A version is named by the beginning of its id, by `serving` or `previous`, or by
 that promoting needs, once. `tipstream-engine COMMAND --help` explains each; docs/engines.md explains the whole.
 
 exit status: 0 done, or passed the gate; 1 did not pass the gate; 2 could not be done, with a sentence that says why;
-130 interrupted
+130 interrupted; 143 terminated
 """
 
 

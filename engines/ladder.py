@@ -186,12 +186,14 @@ class Ladder:
         """Wait for an answer; False, with the failure noted, once the rung's patience is over.
 
         A loop that was held up hears that the time is over before it hears of answers that have long been there
-        (uvloop looks at its timers before its sockets). Waiting in two halves leaves it time to hear of them after a
-        pause of its own, which would else pass for one of the model's.
+        (uvloop looks at its timers before its sockets). Waiting in two halves, and then for one more turn, leaves it
+        time to hear of them after a pause of its own, which would else pass for one of the model's.
         """
         for _ in range(2):
             if not future.done():
                 await asyncio.wait([future], timeout=rung.timeout_s and rung.timeout_s / 2)
+        if not future.done():
+            await asyncio.sleep(0)
         if future.done():
             return True
         rung.given_up += 1

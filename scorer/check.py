@@ -97,13 +97,15 @@ def version(settings: Model) -> Iterator[Finding]:
     if settings.repository is None:
         return
     repository = Repository(settings.repository, settings.trusted_keys)
+    builds = gpu and settings.build != "off"
+    until = ", until the service has built an engine" if builds else ""
     try:
         serving = repository.pointer().serving
         if serving is None:
             yield Finding(
                 "warning",
                 "repository",
-                f"{_nothing(repository.root)}; the model above scores, on the CPU.",
+                f"{_nothing(repository.root)}; the model above scores, on the CPU{until}.",
                 "Promote one with `tipstream-engine promote`, or name another model.repository.",
             )
             return
@@ -111,7 +113,8 @@ def version(settings: Model) -> Iterator[Finding]:
         if gpu and isinstance(opened, Engine):
             probe(opened, device=settings.device)
     except ModelError as error:
-        yield Finding("problem", "repository", f"The promoted version cannot serve. {error}")
+        seen = f"The promoted version cannot serve{until}. {error}"
+        yield Finding("warning" if builds else "problem", "repository", seen)
         return
     yield Finding("ok", "repository", f"Version {serving} is signed by a trusted key, and whole.")
     if isinstance(opened, Engine) and not gpu:

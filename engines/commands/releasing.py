@@ -183,7 +183,11 @@ def _signed(repository: Repository, version: str) -> str | Text:
 
 
 def _keygen(options: argparse.Namespace) -> None:
+    there = (options.keys / SIGNING_FILE).exists()
     key = generate(options.keys)
+    if there:
+        print(f"Key {key.id} was there; {options.keys / TRUSTED_FILE} holds its public half again.")
+        return
     print(
         f"Key {key.id}: {options.keys / SIGNING_FILE} signs (keep it where versions are judged, and nowhere else); "
         f"{options.keys / TRUSTED_FILE} goes to every machine that serves."

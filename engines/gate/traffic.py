@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -102,10 +104,8 @@ def _compute(recording: Path, shards: Path, replay: tuple[str, ...], progress: C
 
     ended = converse(command, b"", timeout_s=_DATASET_TIMEOUT_S, heard=heard)
     if ended.status != 0:
-        raise ModelError(
-            f"{recording} could not be made into rows: {ended.last_words} If the disk of {shards.parent} is too small, "
-            "set TMPDIR to another place."
-        )
+        full = " Set TMPDIR to a place on a larger disk." if os.strerror(errno.ENOSPC) in ended.last_words else ""
+        raise ModelError(f"{recording} could not be made into rows: {ended.last_words.rstrip('.')}.{full}")
 
 
 def _records(recording: Path) -> int:

@@ -72,7 +72,8 @@ class TrustedKeys:
 def generate(folder: Path) -> SigningKey:
     """Make a pair: `signing.key`, readable by its owner alone, and `trusted.pem`, to which the public half is added.
 
-    Where there is a signing key whose public half is missing, that is added. Raises ModelError if both are there.
+    Where there is a signing key and no trusted one, its public half is written again. Where there are both, raises
+    ModelError: a key that is there and not trusted was withdrawn.
     """
     key = SigningKey(Ed25519PrivateKey.generate())
     path = folder / SIGNING_FILE
@@ -97,12 +98,13 @@ def generate(folder: Path) -> SigningKey:
 
 
 def _trusted_again(path: Path) -> SigningKey:
-    key, trusted = read_signing_key(path), path.with_name(TRUSTED_FILE)
-    if trusted.exists() and key.id in read_trusted(trusted):
+    trusted = path.with_name(TRUSTED_FILE)
+    if trusted.exists() and _PUBLIC.search(trusted.read_bytes()):
         raise ModelError(
             f"{path} is there already. To change keys, move it away first: what it signed stays trusted as long as its "
             f"public half is in {TRUSTED_FILE}."
         )
+    key = read_signing_key(path)
     _trust(trusted, key)
     return key
 
@@ -131,9 +133,11 @@ def read_signing_key(path: Path) -> SigningKey:
             "folder of another one with --keys."
         ) from error
     except ValueError as error:
-        raise ModelError(f"{path} is no private key ({error}). Make one with `tipstream-engine keygen`.") from error
+        raise ModelError(
+            f"{path} is no private key ({error}). Move it away, and make one with `tipstream-engine keygen`."
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise ModelError(f"{path} is no Ed25519 key. Make one with `tipstream-engine keygen`.")
+        raise ModelError(f"{path} is no Ed25519 key. Move it away, and make one with `tipstream-engine keygen`.")
     return SigningKey(key)
 
 

@@ -35,7 +35,9 @@ ID_LENGTH: Final = 16
 _LOCK: Final = ".lock"
 _NEW: Final = ".new-"
 _GONE: Final = ".gone-"
-_CHANGED: Final = "Version {} was changed after it was signed: copy it from its origin."
+_CHANGED: Final = (
+    "Version {} was changed after it was signed: copy it from its origin, or clear it away and build it again."
+)
 _OTHERWISE: Final = "To have it serve all the same, give the reason with --force."
 _TRAVELS: Final = (*ENGINE_FILES, VERDICT_FILE, SEAL_FILE, "MODEL_CARD.md")
 
@@ -136,7 +138,9 @@ class Repository:
         signed = self.seal(version)
         try:
             whole = signed.files == contents(self.folder(version))
-        except ModelError:  # a file is gone
+        except ModelError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
             whole = False
         if not whole:
             raise ModelError(_CHANGED.format(version))
@@ -262,8 +266,11 @@ class Repository:
             )
         folder = self.folder(version)
         found, verdict = contents(folder), read_verdict(folder)
-        if _id(folder, found) != version:
-            raise ModelError(f"{folder} was renamed, or its files are another version's: copy it from its origin.")
+        if (own := _id(folder, found)) != version:
+            raise ModelError(
+                f"{folder} holds version {own}: the folder was renamed, or its files are another version's. If it is "
+                "yours, call it by that id; else copy it from its origin."
+            )
         refused = self._changed(version, found) or _refusal(version, verdict, found)
         if refused and not force:
             raise ModelError(refused)

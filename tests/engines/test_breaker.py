@@ -57,6 +57,16 @@ def test_each_failed_trial_doubles_the_wait_up_to_a_limit_and_success_forgets_it
     assert breaker.tries(now + 1.0)
 
 
+def test_what_failed_while_it_was_open_is_forgotten_once_it_is_closed() -> None:
+    breaker = Breaker(failures=3)
+    for _ in range(8):  # batches that were under way when the model ended
+        breaker.failed(0.0)
+    assert breaker.tries(1.0)
+    breaker.succeeded()
+    breaker.failed(1.0)
+    assert state(breaker) == "closed"
+
+
 def test_late_news_of_batches_from_before_changes_nothing_while_it_is_open() -> None:
     breaker = opened()
     breaker.succeeded()

@@ -145,6 +145,33 @@ def test_a_pause_of_the_worker_does_not_pass_for_one_of_the_model(
     loop(paused())
 
 
+@pytest.mark.parametrize("loop", [asyncio.run, uvloop.run])
+def test_an_answer_that_came_while_the_worker_paused_late_in_its_patience_counts(
+    folder: Path, loop: Callable[[Coroutine[None, None, None]], None]
+) -> None:
+    model = feed(ARTIFACT, folder=folder, owner=QUICK)
+    (owner,) = owners()
+
+    def hold_up(here: socket.socket) -> None:
+        here.recv(1)
+        os.kill(owner, signal.SIGCONT)  # its answer comes during the pause
+        time.sleep(0.3)
+
+    async def paused() -> None:
+        here, there = socket.socketpair()
+        with here, there:
+            async with feeding(model) as workers:
+                ladder = Ladder([Rung("full", workers[0], 0.4)], PriorModel(model.manifest))
+                await ladder.infer(*rows(4))
+                asyncio.get_running_loop().add_reader(here, hold_up, here)
+                os.kill(owner, signal.SIGSTOP)
+                threading.Timer(0.3, there.send, (b"!",)).start()
+                assert (await ladder.infer(*rows(4))).mode == "full"
+                asyncio.get_running_loop().remove_reader(here)
+
+    loop(paused())
+
+
 async def test_a_late_answer_is_not_taken_for_that_to_another_batch(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

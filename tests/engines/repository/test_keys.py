@@ -53,6 +53,14 @@ def test_a_public_half_that_was_lost_is_made_again(tmp_path: Path) -> None:
     assert key.id in read_trusted(tmp_path / TRUSTED_FILE)
 
 
+def test_a_key_that_was_withdrawn_is_not_trusted_again(tmp_path: Path) -> None:
+    withdrawn, other = generate(tmp_path), generate(tmp_path / "other")
+    (tmp_path / TRUSTED_FILE).write_bytes(other.public_pem())
+    with pytest.raises(ModelError, match="move it away first"):
+        generate(tmp_path)
+    assert withdrawn.id not in read_trusted(tmp_path / TRUSTED_FILE)
+
+
 def test_a_folder_that_cannot_be_is_told_in_words(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="No keys can be written"):
         generate(tmp_path / ("k" * 300))
