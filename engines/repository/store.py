@@ -101,7 +101,7 @@ class Repository:
             current: str | None = getattr(self.pointer(), name)
             if current is None:
                 raise ModelError(f"{self.root} has no {name} version yet. Promote one.")
-            self._there(current)
+            self._require(current)
             return current
         path = Path(name)
         if path.parent.resolve() == self.root.resolve() and (path / MANIFEST_FILE).exists():
@@ -130,7 +130,7 @@ class Repository:
 
     def seal(self, version: str) -> Seal:
         """Return a version's seal, its signature checked; raises ModelError."""
-        self._there(version)
+        self._require(version)
         return seal.read(self.folder(version), version, self._trusted_keys())
 
     def vouched(self, version: str) -> Seal:
@@ -296,7 +296,7 @@ class Repository:
             return None
         return None if signed.files == found else f"{_CHANGED.format(version)} {_OTHERWISE}"
 
-    def _there(self, version: str) -> None:
+    def _require(self, version: str) -> None:
         if not self.folder(version).is_dir():
             raise ModelError(f"Version {version} is not in {self.root}. Roll back, or promote one that is.")
 

@@ -34,15 +34,15 @@ import numpy as np
 import uvloop
 from aiokafka import AIOKafkaProducer
 
-from engines.commands.numbers import amount, positive
+from engines.commands.numbers import positive
 from scorer.config import load as load_config
 from scorer.embedded.child import Child, ChildError
 from scorer.layers import ConfigError
 from scorer.ports import free_port
-from tests.benchmarks.arguments import command, from_one, writable
+from tests.benchmarks.arguments import add_load, check_load, command, writable
 from tests.benchmarks.measure import change, cpu_seconds, host, machine_seconds, scrape
 from tests.benchmarks.reader import Arrivals, Reader
-from tests.benchmarks.traffic import PROBE, named, template, zipf
+from tests.benchmarks.traffic import PROBE, template, zipf
 from tests.benchmarks.trial import CONFIG, LOOK_S, Figures, own_view, settled
 from tests.services import kafka, redis
 from tests.services.kafka import Broker
@@ -306,15 +306,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.fleet", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--rate", type=from_one, default=40_000.0, help="events a second (%(default)g)")
-    parser.add_argument("--seconds", type=amount, default=30.0, help="length of the load (%(default)g)")
-    parser.add_argument("--warmup", type=amount, default=10.0, help="seconds at its start that do not count")
+    add_load(parser, rate=40_000.0, warmup=10.0, source="tests.benchmarks.traffic:crowd")
     parser.add_argument("--workers", type=positive, default=4, help="members of the group (%(default)s)")
     parser.add_argument("--partitions", type=positive, default=16, help="of every topic (%(default)s)")
     parser.add_argument("--generators", type=positive, default=2, help="processes that send (%(default)s)")
-    parser.add_argument(
-        "--source", type=named, default="tests.benchmarks.traffic:crowd", help="module:function, seed -> events"
-    )
     parser.add_argument("--rounds", type=positive, default=1, help="the last lines are medians")
     parser.add_argument(
         "--set", action="append", default=[], type=setting, metavar="SECTION.KEY=VALUE", help="of the scorer"
@@ -326,9 +321,7 @@ def main() -> int:
     parser.add_argument("--skip-floor", action="store_true", help="measure the scorer alone")
     parser.add_argument("--out", type=writable, default=os.environ.get("OUT", "var"), help="for fleet.json")
     asked = parser.parse_args()
-    least = asked.warmup + (5 * SWAP_WINDOW_S if asked.swap else 2 * LOOK_S + 2)
-    if asked.seconds < least:
-        parser.error(f"--seconds must be {least:g} or more: what leaves in the warm-up does not count")
+    check_load(parser, asked, 5 * SWAP_WINDOW_S if asked.swap else 2 * LOOK_S + 2)
     if asked.rate < asked.generators:
         parser.error("--rate must be as large as --generators or larger: each sends one event a second or more")
     names = [name for name in Options.__struct_fields__ if name not in ("settings", "swap")]

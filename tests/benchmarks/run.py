@@ -21,12 +21,11 @@ import msgspec
 import uvloop
 from rich.console import Console
 
-from engines.commands.numbers import amount, positive
+from engines.commands.numbers import positive
 from scorer.embedded.child import ChildError
-from tests.benchmarks.arguments import command, from_one
+from tests.benchmarks.arguments import add_load, check_load, command
 from tests.benchmarks.measure import host
 from tests.benchmarks.table import render
-from tests.benchmarks.traffic import named
 from tests.benchmarks.trial import LOOK_S, Figures, Services, Subject, Trial
 from tests.services import kafka, redis
 from tests.services.kafka import STEADY, Broker
@@ -109,14 +108,9 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.run", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rate", type=from_one, default=10_000.0, help="events a second under steady load")
-    parser.add_argument("--seconds", type=amount, default=30.0, help="length of the steady load")
-    parser.add_argument("--warmup", type=amount, default=8.0, help="seconds at its start that do not count")
+    add_load(parser, rate=10_000.0, warmup=8.0, source="tests.benchmarks.traffic:zipf")
     parser.add_argument("--backlog", type=positive, default=300_000, help="events to work off")
     parser.add_argument("--rounds", type=positive, default=1, help="the table shows medians")
-    parser.add_argument(
-        "--source", type=named, default="tests.benchmarks.traffic:zipf", help="module:function, seed -> events"
-    )
     parser.add_argument(
         "--scorer", type=command, default=SCORER, help="command to measure; {config} is its configuration file"
     )
@@ -124,8 +118,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--floor-only", action="store_true", help="measure the pass-through loop alone")
     parser.add_argument("--no-save", action="store_true", help="write no file under results/")
     options = parser.parse_args()
-    if options.seconds < (least := options.warmup + 2 * LOOK_S + 2):
-        parser.error(f"--seconds must be {least:g} or more: what leaves in the warm-up does not count")
+    check_load(parser, options, 2 * LOOK_S + 2)
     return options
 
 

@@ -4,72 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import struct
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import uvloop
-from numpy.typing import NDArray
 
 from engines import fed, owner
 from engines.cpu import OnnxModel
-from engines.fed import FedModel, FedWorker, Link, feed
+from engines.fed import FedWorker, Link, feed
 from engines.ladder import Ladder, Rung
 from engines.model import BadScores, ModelError
 from engines.prior import PriorModel
-from tests.engines import small_models
+from tests.engines.feeding import ARTIFACT, QUICK, feeding, gone, owners, rows
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="shares memory as Linux does")
-
-ARTIFACT = small_models.artifact()
-# The owner as it is, but for its patience once it is alone.
-QUICK = (sys.executable, "-c", "from engines import owner; owner._LONELY_S = 0.1; raise SystemExit(owner.main())")
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A short path: sockets allow no more than a hundred characters."""
-    made = Path(tempfile.mkdtemp(prefix="fed-", dir="/tmp"))
-    yield made
-    shutil.rmtree(made)
-
-
-def rows(n: int, seed: int = 1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    rng = np.random.default_rng(seed)
-    features = rng.exponential(1.0, (n, len(small_models.COLUMNS))).astype(np.float32)
-    return features, rng.exponential(1.0, (n, *small_models.HISTORY)).astype(np.float32)
-
-
-@asynccontextmanager
-async def feeding(*models: FedModel) -> AsyncIterator[list[FedWorker]]:
-    """Workers, and nothing of theirs left behind."""
-    workers = [FedWorker(model) for model in models]
-    try:
-        yield workers
-    finally:
-        for worker in workers:
-            worker.close()
-        await asyncio.sleep(0)
-        await gone()
-
-
-async def gone() -> None:
-    """Wait until owners whose workers have left have ended."""
-    async with asyncio.timeout(20):
-        while any(process.poll() is None for process in fed._started):  # noqa: ASYNC110 -- they end by themselves
-            await asyncio.sleep(0.05)
 
 
 async def back(worker: FedWorker) -> None:
@@ -91,10 +47,6 @@ def shared_memories() -> int:
     return sum("memfd:tipstream" in str(each.readlink()) for each in descriptors)
 
 
-def owners() -> list[int]:
-    return [process.pid for process in fed._started if process.poll() is None]
-
-
 async def test_workers_of_one_machine_share_one_owner(folder: Path) -> None:
     first = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK))
     second = await asyncio.to_thread(lambda: feed(ARTIFACT, folder=folder, owner=QUICK, places=5))
@@ -114,62 +66,6 @@ async def test_workers_of_one_machine_share_one_owner(folder: Path) -> None:
         for answer, batch in zip(answers, batches, strict=True):
             np.testing.assert_array_equal(answer.p_tip, reference.infer(*batch).p_tip)
     assert sockets(folder) == [], "none is left behind"
-
-
-@pytest.mark.parametrize("under_way", [1, 2, 8])
-@pytest.mark.parametrize("loop", [asyncio.run, uvloop.run])
-def test_a_pause_of_the_worker_does_not_pass_for_one_of_the_model(
-    folder: Path, loop: Callable[[Coroutine[None, None, None]], None], under_way: int
-) -> None:
-    model = feed(ARTIFACT, folder=folder, owner=QUICK, places=under_way)
-
-    def hold_up(here: socket.socket) -> None:
-        """Do so while sockets are looked at: by uvloop, timers come next, and the sockets again only after them."""
-        here.recv(1)
-        time.sleep(0.5)
-
-    async def paused() -> None:
-        here, there = socket.socketpair()
-        with here, there:
-            async with feeding(model) as workers:
-                ladder = Ladder([Rung("full", workers[0], 0.02)], PriorModel(model.manifest))
-                await ladder.infer(*rows(4))
-                asyncio.get_running_loop().add_reader(here, hold_up, here)
-                asking = [asyncio.create_task(ladder.infer(*rows(4))) for _ in range(under_way)]
-                await asyncio.sleep(0)  # all are submitted
-                there.send(b"!")
-                assert [answer.mode for answer in await asyncio.gather(*asking)] == ["full"] * under_way
-                assert ladder.failures == {}
-                asyncio.get_running_loop().remove_reader(here)
-
-    loop(paused())
-
-
-@pytest.mark.parametrize("loop", [asyncio.run, uvloop.run])
-def test_an_answer_that_came_while_the_worker_paused_late_in_its_patience_counts(
-    folder: Path, loop: Callable[[Coroutine[None, None, None]], None]
-) -> None:
-    model = feed(ARTIFACT, folder=folder, owner=QUICK)
-    (owner,) = owners()
-
-    def hold_up(here: socket.socket) -> None:
-        here.recv(1)
-        os.kill(owner, signal.SIGCONT)  # its answer comes during the pause
-        time.sleep(0.3)
-
-    async def paused() -> None:
-        here, there = socket.socketpair()
-        with here, there:
-            async with feeding(model) as workers:
-                ladder = Ladder([Rung("full", workers[0], 0.4)], PriorModel(model.manifest))
-                await ladder.infer(*rows(4))
-                asyncio.get_running_loop().add_reader(here, hold_up, here)
-                os.kill(owner, signal.SIGSTOP)
-                threading.Timer(0.3, there.send, (b"!",)).start()
-                assert (await ladder.infer(*rows(4))).mode == "full"
-                asyncio.get_running_loop().remove_reader(here)
-
-    loop(paused())
 
 
 async def test_a_late_answer_is_not_taken_for_that_to_another_batch(
